@@ -18,7 +18,9 @@ def interfaces() -> list[str]:
 
 
 def test_call_returns_the_result_and_runs_in_private_namespaces() -> None:
-    own = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "pid", "mnt", "uts", "ipc")}
+    own = {
+        kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "pid", "mnt", "uts", "ipc")
+    }
 
     def look() -> tuple[bool, list[str], list[str], dict[str, str]]:
         kinds = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in own}
@@ -98,7 +100,9 @@ time.sleep(60)
 @pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
 def test_sigkill_of_the_holder_at_any_moment_leaves_nothing(delay_s: float) -> None:
     mark = f"mark-{os.getpid()}-{delay_s}"
-    script = f": {mark}; ip link add b0 type bridge; setsid sleep 50 & setsid sh -c ': {mark}; sleep 51'"
+    script = (
+        f": {mark}; ip link add b0 type bridge; setsid sleep 50 & setsid sh -c ': {mark}; sleep 51'"
+    )
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, script])
     time.sleep(delay_s)
     holder.kill()

@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from testbed.errors import KernelError
@@ -83,7 +84,8 @@ def link(index: int = 0, *, up: bool | None = None, arp: bool = True, extra: byt
     return _IFINFO.pack(0, 0, index, flags, change) + extra
 
 
-class VethEnd(NamedTuple):
+@dataclass(frozen=True)
+class VethEnd:
     """One end of a veth pair to be made: its name, index, namespace and, if known, its MAC.
 
     `master` (the index of a bridge) and `up` may be set on the first end only: the kernel
@@ -120,10 +122,14 @@ def new_veth(end1: VethEnd, end2: VethEnd, *, group: int = 0) -> Message:
     )
 
 
-def new_link(kind: str, name: str, index: int = 0, *, up: bool = True, data: bytes = b"") -> Message:
+def new_link(
+    kind: str, name: str, index: int = 0, *, up: bool = True, data: bytes = b""
+) -> Message:
     """Make an interface of `kind` ("bridge", "vxlan", ...) in the socket's own namespace."""
     info = attribute(IFLA_INFO_KIND, kind) + (attribute(IFLA_INFO_DATA, data) if data else b"")
-    payload = link(index, up=up, extra=attribute(IFLA_IFNAME, name) + attribute(IFLA_LINKINFO, info))
+    payload = link(
+        index, up=up, extra=attribute(IFLA_IFNAME, name) + attribute(IFLA_LINKINFO, info)
+    )
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload, f"{kind} {name}")
 
 
@@ -168,7 +174,12 @@ def _address_message(kind: int, flags: int, index: int, address: Interface) -> M
     length = address.network.prefixlen
     payload = struct.pack(
         # IFA_F_NODAD: an emulated address is usable at once, not after duplicate detection
-        "=BBBBI", _family(address), length, 0x02 if address.version == 6 else 0, 0, index
+        "=BBBBI",
+        _family(address),
+        length,
+        0x02 if address.version == 6 else 0,
+        0,
+        index,
     )
     payload += attribute(1, address.ip.packed) + attribute(2, address.ip.packed)
     if isinstance(address, ipaddress.IPv4Interface) and length < 31:
@@ -219,9 +230,7 @@ def add_route(
 
 def add_source_rule(source: Network, table: int, *, priority: int) -> Message:
     """Packets from `source` look up `table` (`ip rule add from SOURCE lookup TABLE`)."""
-    payload = struct.pack(
-        "=BBBBBBBBI", _family(source), 0, source.prefixlen, 0, 0, 0, 0, 1, 0
-    )
+    payload = struct.pack("=BBBBBBBBI", _family(source), 0, source.prefixlen, 0, 0, 0, 0, 1, 0)
     payload += attribute(2, source.network_address.packed)
     payload += attribute(6, priority) + attribute(15, table)
     return Message(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, payload, f"rule from {source}")
@@ -235,7 +244,8 @@ def add_neighbour(index: int, address: str, mac: str) -> Message:
     return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, payload, f"neighbour {address}")
 
 
-class LinkState(NamedTuple):
+@dataclass(frozen=True)
+class LinkState:
     """What RTM_GETLINK says of one interface."""
 
     index: int
@@ -297,9 +307,7 @@ class RtNetlink:
         """State of the interface called `name`; `KernelError` (ENODEV) where there is none."""
         self._sequence += 1
         payload = link(extra=attribute(IFLA_IFNAME, name))
-        header = _HEADER.pack(
-            16 + len(payload), RTM_GETLINK, NLM_F_REQUEST, self._sequence, 0
-        )
+        header = _HEADER.pack(16 + len(payload), RTM_GETLINK, NLM_F_REQUEST, self._sequence, 0)
         self._socket.send(header + payload)
         while True:
             for kind, sequence, body in _split(self._socket.recv(1 << 16)):
@@ -324,7 +332,7 @@ def _split(data: bytes) -> Iterable[tuple[int, int, bytes]]:
 
 
 def _link_state(body: bytes) -> LinkState:
-    _family_, _type, index, flags, _change = _IFINFO.unpack_from(body)
+    _af, _type, index, flags, _change = _IFINFO.unpack_from(body)
     found = attributes(body[16:])
     return LinkState(
         index=index,

@@ -13,7 +13,7 @@ be left; and because nothing is shared, sandboxes do not meet.
     inside()                    are we in one?
 """
 
-from testbed.sandbox._parent import Sandbox, call, ensure
 from testbed.sandbox._child import inside
+from testbed.sandbox._parent import Sandbox, call, ensure
 
 __all__ = ["Sandbox", "call", "ensure", "inside"]

@@ -70,6 +70,7 @@ def _outer(payload: Callable[[], int], lifeline: int, answer: int) -> None:
 
 
 def _answer(pipe: int, function: Callable[..., Any], args: Any, kwargs: Any) -> int:
+    outcome: tuple[Any, BaseException | None, str]
     try:
         outcome = (function(*args, **kwargs), None, "")
     except BaseException as error:

@@ -1,0 +1,94 @@
+"""Switches: the Linux bridge (the default), and Open vSwitch's userspace switch in `ovs`."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from typing import Any
+
+from mininet.node import Switch as MininetSwitch
+from mininet.nodelib import LinuxBridge as MininetLinuxBridge
+
+from testbed.kernel import rtnetlink
+from testbed.network.node import Node
+
+_IFLA_BR_STP_STATE, _IFLA_BR_PRIORITY = 5, 6
+_indexes = itertools.count(1_000_000)
+
+
+class Switch(Node, MininetSwitch):
+    """Base of switches; like Mininet's they share the network's own namespace.
+
+    `wire_frames` says that the switch cannot handle what network cards are offloaded with
+    (segmentation, checksums), so that its links must carry frames as on a wire.
+    """
+
+    wire_frames = False
+
+    def cmd(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Mininet; what its constructor runs in vain (loopback is up) starts no shell."""
+        if args == ("ifconfig", "lo", "up"):
+            return ""
+        return super().cmd(*args, **kwargs)
+
+
+class Bridge(Switch, MininetLinuxBridge):
+    """A Linux bridge, optionally with spanning tree (`stp=True`, `prio=`).
+
+    It exists from construction on, so that links join it in the message that makes them, also
+    while the network runs.
+    """
+
+    bridge_index = 0
+
+    def __init__(self, name: str, **params: Any) -> None:
+        super().__init__(name, **params)
+        self.bridge_index = next(_indexes)
+        self.netlink.request(
+            rtnetlink.new_link(
+                "bridge", name, self.bridge_index, up=False, data=self._bridge_data()
+            )
+        )
+
+    def _bridge_data(self) -> bytes:
+        if not self.stp:
+            return b""
+        priority = struct.pack("=HHHxx", 6, _IFLA_BR_PRIORITY, self.prio)
+        return rtnetlink.attribute(_IFLA_BR_STP_STATE, 1) + priority
+
+    @classmethod
+    def setup(cls) -> None:
+        """Needs no helper programs."""
+
+    def start(self, _controllers: Any) -> None:
+        """Begin to forward."""
+        self.netlink.request(rtnetlink.set_link(self.bridge_index, up=True))
+
+    def attach(self, intf: Any) -> None:
+        """Put an interface made by other means into the bridge."""
+        index = self.netlink.index(str(intf))
+        self.netlink.request(rtnetlink.set_link(index, master=self.bridge_index, up=True))
+
+    def detach(self, intf: Any) -> None:
+        """Take an interface out of the bridge."""
+        index = self.netlink.index(str(intf))
+        self.netlink.request(rtnetlink.set_link(index, master=0))
+
+    def connected(self) -> bool:
+        """Forwarding yet?  (With spanning tree, no port may still be listening or learning.)"""
+        if not self.stp:
+            return True
+        states = self.cmd(f"cat /sys/class/net/{self.name}/brif/*/state").split()
+        return all(state in ("3", "4") for state in states)  # forwarding, blocking
+
+    def stop(self, deleteIntfs: bool = True) -> None:
+        """Remove the bridge and, with `deleteIntfs`, its ports."""
+        if deleteIntfs:
+            self.deleteIntfs()
+        if self.bridge_index:
+            self.netlink.request(rtnetlink.delete_link(self.bridge_index))
+            self.bridge_index = 0
+
+    def dpctl(self, *args: str) -> str:
+        """Run iproute2's `bridge` command."""
+        return self.cmd("bridge", *args)  # type: ignore[no-any-return]
