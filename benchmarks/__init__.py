@@ -1,1 +1,1 @@
-"""Part of LiquidNet."""
+"""Benchmarks: each a command (`testbed bench NAME`), each comparing within one run."""

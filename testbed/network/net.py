@@ -102,6 +102,9 @@ class Network(Mininet):
             params.setdefault("ip", None)
         node = super().addHost(name, cls=adapt(cls) if cls else None, **params)
         node.network = self
+        if self._routed or "ip6" in params:
+            # Its interfaces, still to come, would keep silent for a second to detect duplicates.
+            node.sysctl("net/ipv6/conf/default/accept_dad", 0)
         return node
 
     def addSwitch(self, name: str, cls: Any = None, **params: Any) -> Any:

@@ -7,7 +7,6 @@ How its programs run is in `shell`, which addresses and routes it gets by itself
 from __future__ import annotations
 
 import ipaddress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mininet.node import Host as MininetHost
@@ -44,10 +43,8 @@ class Node(LazyShell):
         self.netns = NetworkNamespace.create() if self.inNamespace else NetworkNamespace.current()
         with self.netns:
             self.netlink = RtNetlink()
-            if self.inNamespace:
-                # Duplicate address detection would keep every new address silent for a second.
-                Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
-                self.netlink.request(rtnetlink.set_link(1, up=True))
+        if self.inNamespace:
+            self.netlink.request(rtnetlink.set_link(1, up=True))
 
     def sysctl(self, name: str, value: str | int | None = None) -> str:
         """Read kernel setting `name` in this node, writing `value` first if given."""

@@ -1,0 +1,108 @@
+"""Does anything survive an experiment that is killed?  SIGKILL at random moments, then look.
+
+The holder of each experiment is killed somewhere between its first instruction and a network
+under load.  Afterwards the machine is compared with what it was: network namespaces (as the
+processes on it see them), interfaces, mounts, and processes that carry the experiment's mark.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+_EXPERIMENT = """
+import sys
+from testbed.sandbox import ensure
+ensure()
+from mininet.topo import SingleSwitchTopo
+from testbed.network import Network
+with Network(SingleSwitchTopo(10, lopts={"delay": "5ms", "bw": 10})) as net:
+    net["h1"].popen(["iperf3", "-s"])
+    net["h2"].cmd("while ! iperf3 -t 60 -c h1; do sleep 0.05; done # " + sys.argv[1])
+"""
+_LONGEST_S = 2.5
+_PATIENCE_S = 10.0
+
+
+@click.command()
+@click.option("--kills", default=50, type=click.IntRange(1), help="How many experiments to kill.")
+@click.option("--seed", default=1, help="Fixes the moments.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def command(kills: int, seed: int, as_json: bool) -> int:
+    """Kill experiments at random moments and list what is left of them."""
+    outcome = kill_many(kills, seed)
+    if as_json:
+        click.echo(json.dumps(outcome))
+    else:
+        left = ", ".join(f"{len(v)} {k}" for k, v in outcome["left"].items())
+        click.echo(f"{kills} experiments killed; left behind: {left}")
+        click.echo(f"slowest to vanish: {outcome['slowest_s']:.2f} s after its holder was killed")
+    return 1 if any(outcome["left"].values()) else 0
+
+
+def kill_many(kills: int, seed: int) -> dict[str, Any]:
+    """Kill `kills` experiments; what is left of all of them, by kind."""
+    before = _state()
+    moments = random.Random(seed)
+    slowest = 0.0
+    for number in range(kills):
+        mark = f"liquidnet-kill-{os.getpid()}-{number}"
+        holder = subprocess.Popen(
+            [sys.executable, "-c", _EXPERIMENT, mark],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(moments.uniform(0, _LONGEST_S))
+        holder.kill()
+        holder.wait()
+        slowest = max(slowest, _until_gone(mark))
+    after = _state()
+    left = {kind: sorted(after[kind] - before[kind]) for kind in before}
+    left["processes"] = _processes(f"liquidnet-kill-{os.getpid()}-")
+    return {"kills": kills, "left": left, "slowest_s": slowest}
+
+
+def _until_gone(mark: str) -> float:
+    start = time.monotonic()
+    while _processes(mark) and time.monotonic() - start < _PATIENCE_S:
+        time.sleep(0.005)
+    return time.monotonic() - start
+
+
+def _state() -> dict[str, set[str]]:
+    return {
+        "interfaces": set(os.listdir("/sys/class/net")),
+        "mounts": set(Path("/proc/self/mountinfo").read_text().splitlines()),
+        "namespaces": {_namespace(pid) for pid in _pids()} - {""},
+    }
+
+
+def _pids() -> list[str]:
+    return [entry for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def _namespace(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net")
+    except OSError:  # it has ended, or is not ours to look at
+        return ""
+
+
+def _processes(mark: str) -> list[str]:
+    found = []
+    for pid in _pids():
+        try:
+            words = Path("/proc", pid, "cmdline").read_bytes()
+        except OSError:  # it has ended
+            continue
+        if mark.encode() in words and int(pid) != os.getpid():
+            found.append(pid)
+    return found

@@ -1,0 +1,162 @@
+"""`testbed topo FILE.py`: draw, start and check a topology, and open Mininet's CLI on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from testbed.errors import ParameterError
+from testbed.sandbox import ensure
+
+if TYPE_CHECKING:
+    from mininet.topo import Topo
+
+    from testbed.network import Network
+
+_DELAY_TOLERANCE_S = 0.001
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--class", "name", default="", help="Which topology of the file (see its `topos`).")
+@click.option(
+    "--arg", "arguments", multiple=True, metavar="KEY=VALUE", help="Argument of the topology."
+)
+@click.option("--draw", "picture", type=click.Path(path_type=Path), help="Write a picture here.")
+@click.option("--engine", default="auto", help="auto, fabric or netem.")
+@click.option("--check/--no-check", default=True, help="Ping everyone and probe each link.")
+@click.option("--cli", "open_cli", is_flag=True, help="Open Mininet's command line.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def topo(
+    file: Path,
+    name: str,
+    arguments: tuple[str, ...],
+    picture: Path | None,
+    engine: str,
+    check: bool,
+    open_cli: bool,
+    as_json: bool,
+) -> int:
+    """Draw, start and check the topology in FILE, a plain Mininet file.
+
+    Exit status 1 when a check fails.
+    """
+    ensure()
+    from mininet.log import setLogLevel
+
+    from testbed.network import Network, load
+    from testbed.network.draw import draw
+
+    setLogLevel("warning")
+    built = load.build(load.load(file, name), file, _arguments(arguments))
+    if picture:
+        draw(built, picture, title=f"{file.name}")
+    with Network(built, engine=engine) as net:
+        found = _examine(net) if check else {}
+        if as_json:
+            click.echo(json.dumps(found, indent=1))
+        else:
+            _show(built, net, found)
+        if open_cli:
+            _open_cli(net)
+    return 0 if found.get("ok", True) else 1
+
+
+def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ParameterError(f"--arg {pair}", remedy="write it as KEY=VALUE")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def _open_cli(net: Network) -> None:
+    from mininet.cli import CLI
+    from mininet.log import setLogLevel
+
+    setLogLevel("info")
+    CLI(net)
+
+
+def _examine(net: Network) -> dict[str, Any]:
+    """Who reaches whom, and each impaired link's delay against its specification."""
+    from testbed.network.check import reachability
+    from testbed.run.probe import probe
+
+    reached = reachability(net)
+    delays = probe(net.links)
+    links = [
+        {
+            "link": link.wire.name,
+            "from": ends[0].node.name,
+            "to": ends[1].node.name,
+            "delay_ms": round(delay.expected_s * 1e3, 3),
+            "measured_ms": round(delay.median_s * 1e3, 3),
+            "ok": delay.within(_DELAY_TOLERANCE_S),
+        }
+        for link in net.links
+        if link.wire is not None
+        for direction, ends in zip(
+            link.wire.directions,
+            ((link.intf1, link.intf2), (link.intf2, link.intf1)),
+            strict=True,
+        )
+        if (delay := delays.get((link.wire.name, direction)))
+    ]
+    return {
+        "ok": all(answer.ok for answer in reached) and all(link["ok"] for link in links),
+        "unreachable": [[r.source, r.target, r.address] for r in reached if not r.ok],
+        "pings": len(reached),
+        "links": links,
+        "engines": [choice._asdict() for choice in net.engines.choices()],
+    }
+
+
+def _show(built: Topo, net: Network, found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from testbed.network.draw import kind_of, link_label
+
+    console = Console()
+    table = Table("link", "", "", "what it does", box=None, pad_edge=False)
+    for link, (_a, _b, info) in zip(
+        net.links, built.links(sort=True, withInfo=True), strict=True
+    ):
+        ends = [f"{i.node.name} [dim]{i.name} {i.ip or ''}[/]" for i in (link.intf1, link.intf2)]
+        table.add_row(ends[0], "──", ends[1], link_label(info) or "[dim]plain[/]")
+    counts = [kind_of(built, node) for node in built.nodes()]
+    console.print(", ".join(_count(counts.count(kind), kind) for kind in sorted(set(counts))))
+    console.print(table)
+    if found:
+        _show_checks(console, found)
+
+
+def _count(number: int, kind: str) -> str:
+    plural = "es" if kind == "switch" else "s"
+    return f"{number} {kind}{plural if number != 1 else ''}"
+
+
+def _show_checks(console: Any, found: dict[str, Any]) -> None:
+    lost = found["unreachable"]
+    mark = "[red]FAILED[/]" if lost else "[green]ok[/]"
+    console.print(f"{mark}  reachability: {found['pings'] - len(lost)} of {found['pings']} pings")
+    for source, target, address in lost:
+        console.print(f"        {source} does not reach {target} ({address})")
+    for link in found["links"]:
+        mark = "[green]ok[/]" if link["ok"] else "[red]FAILED[/]"
+        console.print(
+            f"{mark}  {link['link']}, {link['from']} to {link['to']}: "
+            f"{link['measured_ms']} ms, configured {link['delay_ms']} ms"
+        )
+
+
+commands = [topo]

@@ -1,0 +1,157 @@
+"""Which engine carries which wire: probe, choose, record why, and refuse what cannot be meant.
+
+htb      the kernel: rate and queue only
+netem    the kernel: everything, where it has netem
+fabric   our own process: everything everywhere, and the only one whose losses a seed fixes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from testbed.errors import EngineError, FeatureError, ParameterError, TestbedError
+from testbed.links import kernel_engine
+from testbed.links.engine import DirectionReport, Engine, Specs, Wire
+from testbed.links.fabric.engine import FabricEngine
+
+PREFERENCES = ("auto", "fabric", "netem")
+
+_MAKERS: dict[str, Callable[[int], Engine]] = {
+    "htb": lambda _seed: kernel_engine.KernelEngine("htb"),
+    "netem": lambda _seed: kernel_engine.KernelEngine("netem"),
+    "fabric": FabricEngine,
+}
+
+
+class Choice(NamedTuple):
+    """Which engine a wire got, and why."""
+
+    wire: str
+    engine: str
+    why: str
+
+
+class Engines:
+    """The engines of one network; each is made when the first wire needs it.
+
+    `prefer` is "auto", or "fabric" or "netem" to force that engine for what asks for more than a
+    rate and a queue.  `seed` fixes the losses of wires that have no seed of their own, on the
+    engine that can (fabric).
+    """
+
+    def __init__(self, *, prefer: str = "auto", seed: int = 0) -> None:
+        if prefer not in PREFERENCES:
+            raise ParameterError(
+                f"engine is {prefer!r}", remedy=f"choose of {', '.join(PREFERENCES)}"
+            )
+        self._prefer = prefer
+        self._seed = seed
+        self._engines: dict[str, Engine] = {}
+        self._wires: dict[str, tuple[Engine, Wire]] = {}
+        self._choices: dict[str, Choice] = {}
+
+    # -- choosing --------------------------------------------------------------------------------
+
+    def choose(self, specs: Specs) -> str:
+        """Name of the engine for a link with these specifications.
+
+        Raises `FeatureError` where the engine that is forced cannot work on this machine.
+        """
+        return self._choice("", specs).engine
+
+    def _choice(self, wire: str, specs: Specs) -> Choice:
+        impairs = any(spec.impairs for spec in specs)
+        codel = any(spec.codel for spec in specs)
+        lacks = kernel_engine.missing(netem=impairs, codel=codel)
+        if not impairs and not lacks:
+            return Choice(wire, "htb", "rate and queue only")
+        if self._prefer == "netem":
+            if lacks:
+                raise FeatureError(lacks, remedy='use a kernel that has it, or engine="fabric"')
+            return Choice(wire, "netem", "forced")
+        if self._prefer == "fabric":
+            return Choice(wire, "fabric", "forced")
+        if lacks:
+            return Choice(wire, "fabric", lacks)
+        if any(spec.seed is not None for spec in specs):
+            return Choice(wire, "fabric", "the link has a seed")
+        return Choice(wire, "netem", "this kernel has netem")
+
+    def choices(self) -> list[Choice]:
+        """What was chosen for each wire that was attached, and why."""
+        return list(self._choices.values())
+
+    def engine(self, name: str) -> Engine:
+        """The engine called `name`, made now if need be."""
+        if name not in self._engines:
+            self._engines[name] = _MAKERS[name](self._seed)
+        return self._engines[name]
+
+    # -- wires -----------------------------------------------------------------------------------
+
+    def attach(self, wire: Wire) -> Engine:
+        """Give a wire to the engine that `choose(wire.specs)` names; its ports must be there."""
+        if wire.name in self._wires:
+            raise TestbedError(f"there is a wire {wire.name!r} already", remedy="detach it first")
+        choice = self._choice(wire.name, wire.specs)
+        engine = self.engine(choice.engine)
+        engine.attach(wire)
+        self._wires[wire.name] = engine, wire
+        self._choices[wire.name] = choice
+        return engine
+
+    def update(self, wire: Wire, specs: Specs) -> Wire:
+        """Change a live wire without losing or reordering anything; returns it as it is now.
+
+        Raises `ParameterError` where the engine that carries it cannot do what is asked.
+        """
+        engine, current = self._wire(wire)
+        self._require_expressible(engine, current, specs)
+        updated = engine.update(current, specs)
+        self._wires[wire.name] = engine, updated
+        return updated
+
+    def _require_expressible(self, engine: Engine, wire: Wire, specs: Specs) -> None:
+        if engine.name == "fabric":
+            return
+        if engine.name == "htb" and any(spec.impairs for spec in specs):
+            raise ParameterError(
+                f"link {wire.name} has a rate and a queue only and cannot become ({specs[0]})",
+                remedy="build the link with delay='0ms' (or loss=0) to change that later",
+            )
+        for new, old in zip(specs, wire.specs, strict=True):
+            if kernel_engine.leaf_kind(new) != kernel_engine.leaf_kind(old):
+                raise ParameterError(
+                    f"link {wire.name} has a queue ({old}) that the kernel cannot make ({new})",
+                    remedy="build the link with that aqm, or a queue in that unit, from the start",
+                )
+
+    def detach(self, wire: Wire) -> None:
+        """Stop carrying a wire (its choice stays on record)."""
+        engine, current = self._wire(wire)
+        engine.detach(current)
+        del self._wires[wire.name]
+
+    def _wire(self, wire: Wire) -> tuple[Engine, Wire]:
+        if wire.name not in self._wires:
+            raise EngineError(f"no engine carries a wire {wire.name!r}", remedy="attach it first")
+        return self._wires[wire.name]
+
+    # -- all of them -----------------------------------------------------------------------------
+
+    def reports(self) -> list[DirectionReport]:
+        """What each direction of each wire did so far."""
+        return [report for engine in self._engines.values() for report in engine.reports()]
+
+    def check(self) -> None:
+        """Raise `EngineError` if an engine has died."""
+        for engine in self._engines.values():
+            engine.check()
+
+    def close(self) -> None:
+        """End all engines."""
+        while self._engines:
+            _name, engine = self._engines.popitem()
+            engine.close()
+        self._wires.clear()

@@ -1,0 +1,184 @@
+"""One direction of a link as a machine without input or output: frames and times in, frames out.
+
+It lives in virtual time.  A frame's fate is computed from the moment the kernel saw it arrive
+and from what went before it, not from the moment this process got round to it, so a late
+wake-up shifts no queue, drops nothing and does not add up.  What is late is only the sending,
+and that is measured (see `lane`).
+
+    offer -> [queue] -> serialise -> loss -> flight (delay, jitter) or express (reorder) -> due
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+
+from testbed.links.fabric import queues
+from testbed.links.fabric.loss import Loss, stream
+from testbed.links.spec import LinkSpec
+
+Departure = tuple[float, int, bytes]
+"""A frame on its way: when it is due (s), its span, its bytes.
+
+The span counts the bytes that the link carried without a pause since the frame before it left:
+this frame's and those of frames lost in between; 0 where the link had been idle, -1 for a frame
+that was reordered (it is counted with the next one that is not).
+"""
+
+
+class Pipe:
+    """One direction; `seed` (any printable value) fixes losses, jitter and reordering.
+
+    Times are seconds on one monotonic clock.  Counters hold at every moment:
+    offered = delivered + lost + queue drops + inside, in packets.
+    """
+
+    def __init__(self, spec: LinkSpec, *, seed: object = 0) -> None:
+        self.offered_packets = self.offered_bytes = 0
+        self.delivered_packets = self.delivered_bytes = 0
+        self.lost_packets = 0
+        self.loss = Loss(stream(seed, "loss"), *spec.gilbert_elliott)
+        self._jitter_random = stream(seed, "jitter").random
+        self._reorder_random = stream(seed, "reorder").random
+        self._queue = queues.make(spec)
+        self._flight: deque[Departure] = deque()
+        self._express: deque[Departure] = deque()
+        self._free_at = -inf  # when the link can begin to serialise the next frame
+        self._last_due = -inf
+        self._skipped = 0  # bytes since the last frame put in flight; -1: the link has paused
+        self._take(spec)
+
+    def _take(self, spec: LinkSpec) -> None:
+        self.spec = spec
+        self._byte_s = 8 / spec.rate_bps if spec.rate_bps else 0.0
+        self._delay, self._jitter = spec.delay_s, spec.jitter_s
+        self.reorders = spec.reorder_ratio
+        self.loss.set(*spec.gilbert_elliott)
+
+    # -- what happens to frames ------------------------------------------------------------------
+
+    def offer(self, now: float, frame: bytes) -> None:
+        """A frame arrives at `now`; times of successive calls do not decrease."""
+        self.offered_packets += 1
+        self.offered_bytes += len(frame)
+        if self._free_at <= now and self._queue:
+            self._advance(now)
+        if self._free_at <= now:  # and nothing waits, or it would be its turn
+            self._serve(now, frame, waited=False)
+        else:
+            self._queue.push(now, frame)
+
+    def _advance(self, now: float) -> None:
+        """Serialise what waits and whose turn comes by `now`."""
+        queue = self._queue
+        while self._free_at <= now:
+            frame = queue.pop(self._free_at)
+            if frame is None:
+                return
+            self._serve(self._free_at, frame, waited=True)
+
+    def _serve(self, start: float, frame: bytes, *, waited: bool) -> None:
+        size = len(frame)
+        end = self._free_at = start + size * self._byte_s
+        span = size + self._skipped if waited and self._skipped >= 0 else 0
+        if self.loss.active and self.loss.lost():
+            self.lost_packets += 1
+            self._skipped = span or -1
+            return
+        if self.reorders and self._reorder_random() < self.reorders:
+            self._express.append((end, -1, frame))
+            self._skipped = span or -1
+            return
+        due = end + self._delay
+        if self._jitter:
+            due += self._jitter * (2 * self._jitter_random() - 1)
+        if due < self._last_due:
+            due = self._last_due
+        self._last_due = due
+        self._skipped = 0
+        self._flight.append((due, span, frame))
+
+    def due(self, now: float) -> list[Departure]:
+        """Take the frames that leave by `now`, in the order in which they leave."""
+        if self._free_at <= now and self._queue:
+            self._advance(now)
+        departures: list[Departure] = []
+        flight = self._flight
+        size = 0
+        while flight and flight[0][0] <= now:
+            departure = flight.popleft()
+            size += len(departure[2])
+            departures.append(departure)
+        if self._express:
+            size += self._take_express(now, departures)
+        self.delivered_packets += len(departures)
+        self.delivered_bytes += size
+        return departures
+
+    def _take_express(self, now: float, departures: list[Departure]) -> int:
+        size = 0
+        while self._express and self._express[0][0] <= now:
+            departure = self._express.popleft()
+            size += len(departure[2])
+            departures.append(departure)
+        departures.sort(key=lambda departure: departure[0])
+        return size
+
+    def next_event(self) -> float:
+        """The earliest time at which `due` may have something to give or to do; inf for never."""
+        event = self._flight[0][0] if self._flight else inf
+        if self._express:
+            event = min(event, self._express[0][0])
+        if self._queue and (self.reorders or not self._flight):
+            event = min(event, self._free_at)
+        return event
+
+    # -- change while live -----------------------------------------------------------------------
+
+    def update(self, now: float, spec: LinkSpec) -> None:
+        """Change the specification; nothing inside is lost or reordered.
+
+        What is in flight keeps its arrival time; the rest of the frame that is being serialised
+        takes the new rate; what waits meets the new specification when its turn comes, also
+        where the queue's new limit would not have let it in.
+        """
+        self._advance(now)
+        old_byte_s = self._byte_s
+        self._take(spec)
+        if self._free_at > now and old_byte_s:
+            self._retime(now, self._byte_s / old_byte_s)
+        self._queue = self._queue.become(spec)
+        self._advance(now)
+
+    def _retime(self, now: float, stretch: float) -> None:
+        """The frame on the wire takes `stretch` times what it still had to go."""
+        shift = (self._free_at - now) * (stretch - 1)
+        self._free_at += shift
+        if self._skipped:  # it was lost, or left in front: nothing in flight to move
+            return
+        due, span, frame = self._flight.pop()
+        earliest = self._flight[-1][0] if self._flight else now
+        self._last_due = max(due + shift, earliest)
+        self._flight.append((self._last_due, span, frame))
+
+    # -- what is known about it ------------------------------------------------------------------
+
+    @property
+    def queue_drops(self) -> int:
+        """Packets dropped by the queue's limit or its management."""
+        return self._queue.drops
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait."""
+        return self._queue.bytes
+
+    @property
+    def inside(self) -> int:
+        """Packets that wait or are on their way."""
+        return len(self._queue) + len(self._flight) + len(self._express)
+
+    @property
+    def least_latency_s(self) -> float:
+        """No frame is due sooner than this after it arrives."""
+        return 0.0 if self.reorders else self._delay - self._jitter

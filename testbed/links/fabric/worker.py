@@ -1,0 +1,249 @@
+"""The fabric's process: receive frames, pass them through pipes, send each when it is due.
+
+`python -m testbed.links.fabric.worker FD`, started inside the engine's namespace; FD is its end
+of the control socket, and end of file there ends it, so it cannot outlive the network.
+
+The loop sleeps until a frame is due or one arrives.  Where every pipe delays by at least a
+moment, arrivals need not wake it while something is in flight: it looks at the ring often
+enough that nothing can have become due, and arrival times are the kernel's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from heapq import heappop, heappush
+from math import inf
+from typing import Any
+
+from testbed.kernel.packet_ring import FrameSender, PacketRing
+from testbed.links import counters
+from testbed.links.fabric.lane import Lane
+from testbed.links.fabric.protocol import Channel, Message
+from testbed.links.spec import LinkSpec
+
+_BATCH = 128  # frames received between two looks at what is due
+_OWN_SOCKETS = 16
+_CONTROL_EVERY_S = 0.005
+_SHORTEST_SLEEP_S = 50e-6
+_LONGEST_NAP_S, _SHORTEST_NAP_S = 0.005, 0.0002
+_PR_SET_TIMERSLACK = 29
+
+
+class Worker:
+    """Lanes, the ring that feeds them, and the control socket."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._ring = PacketRing()
+        self._lanes: dict[int, Lane] = {}  # by the port their frames come from
+        self._wires: dict[str, tuple[Lane, Lane]] = {}
+        self._before: dict[int, counters.Counters] = {}
+        self._agenda: list[tuple[float, int, Lane]] = []
+        self._shared = FrameSender("lo")
+        self._senders = 0
+        self._latency = inf
+        self._nap = 0.0
+        self.realtime = _be_punctual()
+
+    # -- the hot loop ----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Carry frames until the control socket ends."""
+        clock, agenda = time.monotonic, self._agenda
+        control_at = clock() + _CONTROL_EVERY_S
+        while True:
+            self._receive(_BATCH)
+            now = clock()
+            while agenda and agenda[0][0] <= now:
+                self._serve(now)
+            now = clock()
+            wait = agenda[0][0] - now if agenda else inf
+            if wait > 0 or now >= control_at:
+                if not self._sleep(wait):
+                    return
+                control_at = clock() + _CONTROL_EVERY_S
+
+    def _sleep(self, wait: float) -> bool:
+        """Until a frame is due, one arrives or a request does; False when the other side is gone.
+
+        A sleep costs some 25 microseconds of processor time in a virtual machine, so short ones
+        are made longer, and frames that leave within that time leave together.
+        """
+        watched: list[PacketRing | Channel] = [self._channel]
+        if self._nap and wait < inf:
+            wait = min(wait, self._nap)
+        else:
+            watched.append(self._ring)
+        timeout = None if wait == inf else max(wait, _SHORTEST_SLEEP_S) if wait > 0 else 0
+        readable, _w, _x = select.select(watched, [], [], timeout)
+        return self._channel not in readable or self._answer()
+
+    def _receive(self, limit: int) -> int:
+        """Offer up to `limit` frames to their pipes."""
+        lanes = self._lanes
+        frames = self._ring.read(limit)
+        for port, arrival, frame in frames:
+            lane = lanes.get(port)
+            if lane is not None:
+                lane.pipe.offer(arrival, frame)
+                if lane.scheduled_at == inf or lane.pipe.reorders:
+                    self._schedule(lane)
+        return len(frames)
+
+    def _schedule(self, lane: Lane) -> None:
+        at = lane.pipe.next_event()
+        if at < lane.scheduled_at:
+            lane.scheduled_at = at
+            heappush(self._agenda, (at, lane.source, lane))
+
+    def _serve(self, now: float) -> None:
+        """Let the first lane on the agenda deliver, unless the entry is out of date."""
+        at, _port, lane = heappop(self._agenda)
+        if at == lane.scheduled_at:
+            lane.scheduled_at = inf
+            lane.deliver(now)
+            self._schedule(lane)
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def _answer(self) -> bool:
+        request = self._channel.receive()
+        if request is None:
+            return False
+        while self._receive(_BATCH):  # what arrived before a request meets the state before it
+            pass
+        try:
+            answer: Message = {"ok": getattr(self, "do_" + request.pop("op"))(**request)}
+        except OSError as error:
+            answer = {"error": error.strerror or str(error), "errno": error.errno or 0}
+        self._channel.send(answer)
+        return True
+
+    def do_status(self) -> dict[str, Any]:
+        """Whether this process runs with real-time priority, its CPU seconds, ring drops."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "realtime": self.realtime,
+            "cpu_s": used.ru_utime + used.ru_stime,
+            "ring_drops": self._ring.dropped,
+        }
+
+    def do_attach(
+        self,
+        name: str,
+        ports: list[int],
+        directions: list[str],
+        specs: list[dict[str, Any]],
+        seeds: list[str],
+    ) -> None:
+        """Carry a wire."""
+        port_names = [socket.if_indextoname(port) for port in ports]
+        (spec_ab, spec_ba), (seed_ab, seed_ba) = (LinkSpec(**spec) for spec in specs), seeds
+        back_sender, there_sender = (self._sender(port) for port in port_names)
+        there = Lane(
+            directions[0], ports[0], port_names[1], spec_ab, seed=seed_ab, sender=there_sender
+        )
+        back = Lane(
+            directions[1], ports[1], port_names[0], spec_ba, seed=seed_ba, sender=back_sender
+        )
+        for lane in (there, back):
+            self._before[lane.source] = counters.interface(lane.source)
+            self._lanes[lane.source] = lane
+        self._wires[name] = there, back
+        self._expect(min(self._latency, there.pipe.least_latency_s, back.pipe.least_latency_s))
+
+    def _sender(self, port: str) -> FrameSender:
+        """Its own socket for each of the first ports; the others share one."""
+        self._senders += 1
+        if self._senders <= _OWN_SOCKETS:
+            return FrameSender(port)
+        return FrameSender(port, via=self._shared)
+
+    def do_update(self, name: str, specs: list[dict[str, Any]]) -> None:
+        """Change a live wire."""
+        now = time.monotonic()
+        for lane, spec in zip(self._wires[name], specs, strict=True):
+            lane.pipe.update(now, LinkSpec(**spec))
+            lane.scheduled_at = inf
+            self._schedule(lane)
+        self._expect(min(lane.pipe.least_latency_s for lane in self._lanes.values()))
+
+    def do_detach(self, name: str) -> None:
+        """Stop carrying a wire."""
+        for lane in self._wires.pop(name):
+            del self._lanes[lane.source], self._before[lane.source]
+            lane.close()
+
+    def do_report(self) -> dict[str, list[dict[str, Any]]]:
+        """Counters of each wire's two directions."""
+        kernel = counters.interfaces()
+        while self._receive(_BATCH):
+            pass
+        return {
+            name: [self._facts(lane, kernel) for lane in lanes]
+            for name, lanes in self._wires.items()
+        }
+
+    def _facts(self, lane: Lane, kernel: dict[int, counters.Counters]) -> dict[str, Any]:
+        """A lane's counters, with the frames that the kernel had and the ring never showed."""
+        facts = lane.facts()
+        now, before = kernel.get(lane.source), self._before[lane.source]
+        if now is not None:
+            came = now.rx_packets - before.rx_packets + now.rx_dropped - before.rx_dropped
+            missed = max(0, came - lane.pipe.offered_packets)
+            facts["offered_packets"] += missed
+            facts["outside_drops"] += missed
+        return facts
+
+    def do_losses(self, name: str) -> list[list[int]]:
+        """The numbers of the first packets that each direction's loss model took."""
+        return [lane.pipe.loss.log for lane in self._wires[name]]
+
+    def _expect(self, latency: float) -> None:
+        """No pipe is quicker than this: the ring may go unread for half of it, within reason."""
+        self._latency = latency
+        nap = min(latency / 2, _LONGEST_NAP_S)
+        self._nap = nap if nap >= _SHORTEST_NAP_S else 0.0
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        for name in list(self._wires):
+            self.do_detach(name)
+        self._shared.close()
+        self._ring.close()
+        self._channel.close()
+
+
+def _be_punctual() -> bool:
+    """Fine timers, no collector pauses, and real-time priority where allowed; was it allowed?"""
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    gc.disable()  # the loop makes no cycles
+    gc.freeze()
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    except PermissionError:  # an ordinary user; the certificate's lag says what that costs
+        return False
+    return True
+
+
+def main(argv: list[str]) -> None:
+    """Serve the control socket whose descriptor is the first argument."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the network, which ends us
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    worker = Worker(Channel(socket.socket(fileno=int(argv[0]))))
+    worker.run()
+    worker.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,172 @@
+"""Traffic control through rtnetlink: the few queueing disciplines, classes and filters we use.
+
+Messages go through `testbed.kernel.RtNetlink`, many at a time: a link takes ten, and a network
+may have a thousand links.
+
+Layouts: linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/tc_mirred.h, linux/gen_stats.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from testbed.kernel.genetlink import nested
+from testbed.kernel.rtnetlink import NLM_F_CREATE, NLM_F_EXCL, Message, attribute, attributes
+from testbed.links import counters
+
+ROOT, INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
+ROOT_HANDLE, CLASS, LEAF_HANDLE, INGRESS_HANDLE = 0x10000, 0x10001, 0x100000, 0xFFFF0000
+
+_RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
+_RTM_NEWTCLASS, _RTM_NEWTFILTER = 40, 44
+_TCA_KIND, _TCA_OPTIONS, _TCA_STATS2 = 1, 2, 7
+_TCMSG = struct.Struct("=BxxxiIII")
+_NEW = NLM_F_CREATE | NLM_F_EXCL
+_TICK_NS = 64
+_U32 = 0xFFFFFFFF
+
+
+def _message(
+    kind: int,
+    flags: int,
+    index: int,
+    what: str,
+    options: bytes,
+    *,
+    handle: int,
+    parent: int,
+    info: int = 0,
+) -> Message:
+    payload = _TCMSG.pack(0, index, handle, parent, info) + attribute(_TCA_KIND, what)
+    payload += nested(_TCA_OPTIONS, options) if options else b""
+    return Message(kind, flags, payload, f"{what} on interface {index}")
+
+
+def qdisc(
+    index: int, what: str, options: bytes = b"", *, handle: int, parent: int, change: bool = False
+) -> Message:
+    """Add a queueing discipline, or change the one that is there without touching its packets."""
+    flags = 0 if change else _NEW
+    return _message(_RTM_NEWQDISC, flags, index, what, options, handle=handle, parent=parent)
+
+
+def delete_qdisc(index: int, *, parent: int) -> Message:
+    """Remove the queueing discipline at `parent`, and all below it."""
+    return Message(
+        _RTM_DELQDISC, 0, _TCMSG.pack(0, index, 0, parent, 0), f"qdisc of interface {index}"
+    )
+
+
+def htb(index: int) -> Message:
+    """An HTB root whose traffic all goes to `CLASS`."""
+    glob = struct.pack("=5I", 3, 10, CLASS & 0xFFFF, 0, 0)
+    return qdisc(index, "htb", attribute(2, glob), handle=ROOT_HANDLE, parent=ROOT)
+
+
+def htb_class(index: int, *, rate_bps: float, burst_s: float, change: bool = False) -> Message:
+    """HTB's class: `rate_bps`, and the time for which an idle link may save up tokens."""
+    rate = max(1, round(rate_bps / 8))
+    spec = struct.pack("=BBHhHI", 0, 1, 0, 0, 0, min(rate, _U32))  # link layer: Ethernet
+    buffer = min(round(burst_s * 1e9 / _TICK_NS), _U32)
+    options = attribute(1, spec + spec + struct.pack("=5I", buffer, buffer, 1514, 0, 0))
+    if rate >= _U32:
+        options += attribute(6, struct.pack("=Q", rate)) + attribute(7, struct.pack("=Q", rate))
+    return _message(
+        _RTM_NEWTCLASS,
+        0 if change else _NEW,
+        index,
+        "htb",
+        options,
+        handle=CLASS,
+        parent=ROOT_HANDLE,
+    )
+
+
+def fifo_options(limit: int) -> bytes:
+    """Of bfifo (bytes) and pfifo (packets)."""
+    return struct.pack("=I", min(limit, 0x7FFFFFFF))
+
+
+def codel_options(limit_packets: int) -> bytes:
+    """RFC 8289's own target and interval, and a hard limit in packets."""
+    return attribute(1, 5000) + attribute(2, limit_packets) + attribute(3, 100_000)
+
+
+def netem_options(*, delay_s: float, jitter_s: float, p: float, r: float, reorder: float) -> bytes:
+    """netem with Gilbert-Elliott losses and order kept.
+
+    Only with a rate does netem send no packet before its predecessor, be it for jitter or for a
+    delay that was shortened: it gets one that takes no time worth mentioning.
+    """
+    delay_ns, jitter_ns = round(delay_s * 1e9), round(jitter_s * 1e9)
+    ticks = [min(value // _TICK_NS, _U32) for value in (delay_ns, jitter_ns)]
+    options = struct.pack("=6I", ticks[0], 1_000_000, 0, 1 if reorder else 0, 0, ticks[1])
+    options += attribute(10, struct.pack("=q", delay_ns))
+    options += attribute(11, struct.pack("=q", jitter_ns))
+    options += attribute(6, struct.pack("=IiIi", _U32, 0, 0, 0))
+    options += attribute(8, struct.pack("=Q", 125_000_000_000))
+    if p:
+        model = struct.pack("=4I", _share(p), _share(r), 0, 0)
+        options += nested(5, attribute(2, model))
+    if reorder:
+        options += attribute(3, struct.pack("=II", _share(reorder), 0))
+    return options
+
+
+def _share(probability: float) -> int:
+    return round(probability * _U32)
+
+
+def ingress(index: int) -> Message:
+    """The hook for filters on what an interface receives."""
+    return qdisc(index, "ingress", handle=INGRESS_HANDLE, parent=INGRESS)
+
+
+def redirect(index: int, target: int) -> Message:
+    """All that `index` receives leaves by `target` (u32 that matches everything, mirred).
+
+    A copy leaves and the original is freed at once, so that a packet does not hold its sender's
+    socket buffer while it waits in the link: a sender does not feel a queue beyond its own NIC.
+    """
+    selector = struct.pack("=BBBxHHhhI", 1, 0, 1, 0, 0, 0, 0, 0) + struct.pack("=IIii", 0, 0, 0, 0)
+    stolen, egress_mirror = 4, 2
+    mirred = struct.pack("=IIiiiiI", 0, 0, stolen, 0, 0, egress_mirror, target)
+    action = attribute(1, "mirred") + nested(2, attribute(2, mirred))
+    options = attribute(5, selector) + nested(7, nested(1, action))
+    all_protocols = 1 << 16 | 0x0300
+    return _message(
+        _RTM_NEWTFILTER,
+        _NEW,
+        index,
+        "u32",
+        options,
+        handle=0,
+        parent=INGRESS_HANDLE,
+        info=all_protocols,
+    )
+
+
+class QdiscStats(NamedTuple):
+    """What a queueing discipline let through, dropped, and holds."""
+
+    packets: int = 0
+    bytes: int = 0
+    drops: int = 0
+    waiting_packets: int = 0
+    waiting_bytes: int = 0
+
+
+def statistics() -> dict[tuple[int, int], QdiscStats]:
+    """Every queueing discipline of the thread's namespace, by (interface index, handle)."""
+    found = {}
+    for body in counters.dump(_RTM_GETQDISC, _TCMSG.pack(0, 0, 0, 0, 0)):
+        _family, index, handle, _parent, _info = _TCMSG.unpack_from(body)
+        stats = attributes(attributes(body[_TCMSG.size :]).get(_TCA_STATS2, b""))
+        if 1 in stats and 3 in stats:
+            size, packets = struct.unpack_from("=QI", stats[1])
+            if 8 in stats:
+                (packets,) = struct.unpack_from("=Q", stats[8])
+            waiting, backlog, drops = struct.unpack_from("=III", stats[3])
+            found[index, handle] = QdiscStats(packets, size, drops, waiting, backlog)
+    return found

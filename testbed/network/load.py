@@ -1,0 +1,93 @@
+"""Topologies out of a user's file: Mininet's `topos` dictionary, or the `Topo` classes in it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mininet.topo import Topo
+
+from testbed.errors import TestbedError, TopologyError
+
+_MODULE = "testbed_user_topology"
+
+
+def load(path: Path, name: str = "") -> Callable[..., Topo]:
+    """The topology called `name` in a file (the only one, or the first of `topos`, without it).
+
+    Raises `TopologyError` where the file cannot be read, fails, or has no such topology.
+    """
+    found = topologies(_execute(path), path)
+    if not found:
+        raise TopologyError(
+            f"{path} holds no topology",
+            remedy="define a subclass of mininet.topo.Topo, or topos = {'name': factory}",
+        )
+    if not name:
+        return next(iter(found.values()))
+    if name not in found:
+        raise TopologyError(
+            f"{path} holds no topology {name!r}", remedy=f"choose of {', '.join(found)}"
+        )
+    return found[name]
+
+
+def topologies(module: ModuleType, path: Path) -> dict[str, Callable[..., Topo]]:
+    """Topologies of a loaded file by name: those in `topos` first, then its own classes."""
+    found: dict[str, Callable[..., Topo]] = dict(getattr(module, "topos", {}))
+    for name, thing in vars(module).items():
+        own = isinstance(thing, type) and issubclass(thing, Topo) and thing.__module__ == _MODULE
+        if own and thing not in found.values():
+            found[name] = thing
+    return found
+
+
+def _execute(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise TopologyError(f"there is no file {path}", remedy="give a Python file with a Topo")
+    spec = importlib.util.spec_from_file_location(_MODULE, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_MODULE] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except TestbedError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise TopologyError(f"{path}{_line(error, path)}: {_text(error)}") from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def build(factory: Callable[..., Topo], path: Path, arguments: dict[str, Any]) -> Topo:
+    """Build a topology; what fails in the user's code is said with its line."""
+    try:
+        return factory(**arguments)
+    except TestbedError:
+        raise
+    except Exception as error:
+        raise TopologyError(f"{path}{_line(error, path)}: {_text(error)}") from error
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """":12" for the last line of the user's file that the error passed through."""
+    number = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
+    trace = error.__traceback__
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename) == path.absolute() or (
+            trace.tb_frame.f_code.co_filename == str(path)
+        ):
+            number = trace.tb_lineno
+        trace = trace.tb_next
+    return f":{number}" if number else ""

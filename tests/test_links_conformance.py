@@ -1,0 +1,223 @@
+"""What every engine must do, written once and run on each engine that this machine has."""
+
+from __future__ import annotations
+
+import pytest
+
+from testbed.errors import PrivilegeError
+from testbed.links import DirectionReport, Engines, LinkSpec, kernel_engine
+from testbed.links.calibrate import interval, losses, saturated_rate
+from testbed.links.rig import Rig, Sighting
+from testbed.sandbox import call
+
+pytestmark = pytest.mark.live
+
+
+def missing(engine: str) -> str:
+    """Why this machine has no such engine; "" where it has."""
+    try:
+        return "" if engine == "fabric" else call(kernel_engine.missing, netem=engine == "netem")
+    except PrivilegeError as error:
+        return str(error)
+
+
+def engines(*names: str) -> pytest.MarkDecorator:
+    """Run a test on each engine, skipping those that this machine has not, with the reason."""
+    reasons = {name: missing(name) for name in names}
+    return pytest.mark.parametrize(
+        "engine",
+        [
+            pytest.param(name, marks=pytest.mark.skipif(bool(why), reason=why or "not skipped"))
+            for name, why in reasons.items()
+        ],
+    )
+
+
+every_engine = engines("htb", "netem", "fabric")
+impairing = engines("netem", "fabric")
+
+
+def rig(engine: str, spec: LinkSpec, *, seed: int = 1) -> Rig:
+    """A rig on that engine."""
+    if engine != "htb" and not spec.impairs:
+        spec = spec.replace(delay=0)  # ask for more than a rate, so that it is not HTB
+    made = Rig(Engines(prefer="auto" if engine == "htb" else engine, seed=seed), (spec, spec))
+    assert made.engine is not None
+    assert made.engine.name == engine
+    return made
+
+
+def numbers(seen: list[Sighting]) -> list[int]:
+    return [sighting.number for sighting in seen]
+
+
+def median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def report(rig: Rig) -> DirectionReport:
+    return rig.engines.reports()[0]
+
+
+def is_conserved(r: DirectionReport) -> bool:
+    gone = r.lost_packets + r.queue_drops + r.outside_drops + r.down_drops
+    return r.offered_packets == r.delivered_packets + gone + r.inside_packets
+
+
+@every_engine
+@pytest.mark.parametrize("bw", [2, 20])
+def test_rate(engine: str, bw: float) -> None:
+    spec = LinkSpec(bw)
+    with rig(engine, spec) as r:
+        assert saturated_rate(r, spec, 1.0) == pytest.approx(bw * 1e6, rel=0.05)
+        assert report(r).queue_drops > 0
+
+
+@every_engine
+def test_queue_in_packets(engine: str) -> None:
+    """On a burst, what waits is the limit; beside it go the frame on the wire and a token's."""
+    with rig(engine, LinkSpec(1, queue=10)) as r:
+        seen = r.probe(60, interval_s=0, size=1500, drain_s=0.5)
+        assert numbers(seen) == list(range(len(seen)))
+        assert 11 <= len(seen) <= 13
+        assert report(r).queue_drops == 60 - len(seen)
+
+
+@every_engine
+def test_queue_in_bytes(engine: str) -> None:
+    with rig(engine, LinkSpec(1, queue="15KB")) as r:
+        assert 11 <= len(r.probe(60, interval_s=0, size=1500, drain_s=0.5)) <= 13
+
+
+@every_engine
+def test_a_changed_rate_loses_and_reorders_nothing(engine: str) -> None:
+    with rig(engine, LinkSpec(10, queue=1000)) as r:
+        changes = {
+            50 * i: lambda bw=bw: r.update(r.wire.specs[0].replace(bw=bw))
+            for i, bw in enumerate((2, 50, 5, 100, 10), start=1)
+        }
+        seen = r.probe(300, interval_s=0.001, size=1000, drain_s=0.5, at=changes)
+        assert numbers(seen) == list(range(300))
+        r.update(r.wire.specs[0].replace(bw=40))
+        assert saturated_rate(r, r.wire.specs[0], 0.5) == pytest.approx(40e6, rel=0.1)
+
+
+@every_engine
+def test_every_packet_is_accounted_for(engine: str) -> None:
+    with rig(engine, LinkSpec(2, queue=20)) as r:
+        seen = r.probe(200, interval_s=0.002, size=1000)
+        found = report(r)
+        assert found.direction == "pa>pb"
+        assert found.engine == engine
+        assert is_conserved(found)
+        assert (found.offered_packets, found.delivered_packets) == (200, len(seen))
+        assert found.delivered_bytes == 1000 * len(seen)
+        assert found.outside_drops == found.lost_packets == 0
+        assert found.queue_drops == 200 - len(seen) > 0
+
+
+@every_engine
+def test_a_detached_wire_carries_nothing(engine: str) -> None:
+    with rig(engine, LinkSpec(10)) as r:
+        assert len(r.probe(10, interval_s=0.001)) == 10
+        r.engines.detach(r.wire)
+        assert r.probe(10, interval_s=0.001) == []
+        assert r.engines.reports() == []
+
+
+# -- engines that do more than a rate ------------------------------------------------------------
+
+
+@impairing
+def test_delay_is_never_short_and_seldom_long(engine: str) -> None:
+    with rig(engine, LinkSpec(delay="20ms")) as r:
+        delays = [s.delay for s in r.probe(100, interval_s=0.005)]
+        assert len(delays) == 100
+        assert min(delays) >= 0.0199
+        assert median(delays) < 0.025
+
+
+@impairing
+def test_serialisation_and_delay_add_up(engine: str) -> None:
+    with rig(engine, LinkSpec(1, "20ms", queue=50)) as r:
+        seen = r.probe(20, interval_s=0, size=1250)  # 10 ms each
+        assert seen[-1].arrived - seen[0].sent == pytest.approx(0.22, abs=0.02)
+
+
+@impairing
+def test_jitter_keeps_order(engine: str) -> None:
+    with rig(engine, LinkSpec(delay="20ms", jitter="10ms")) as r:
+        seen = r.probe(200, interval_s=0.002)
+        delays = [s.delay for s in seen]
+        assert numbers(seen) == list(range(200))
+        assert min(delays) >= 0.0099
+        assert max(delays) - min(delays) > 0.004
+
+
+@impairing
+def test_independent_losses(engine: str) -> None:
+    spec = LinkSpec(loss=5)
+    with rig(engine, spec) as r:
+        lost, probes = losses(r, spec, 3000)
+        low, high = interval(probes, spec)
+        assert low - 20 <= lost <= high + 20  # what 99 of 100 runs show, and then some
+        assert report(r).lost_packets == lost
+        assert is_conserved(report(r))
+
+
+@impairing
+def test_losses_in_bursts(engine: str) -> None:
+    with rig(engine, LinkSpec(loss=10, loss_burst=5)) as r:
+        got = set(numbers(r.probe(3000, interval_s=0.0002)))
+        lost = [n not in got for n in range(3000)]
+        bursts = sum(now and not before for before, now in zip([False, *lost], lost, strict=False))
+        assert 100 < sum(lost) < 600
+        assert 3 < sum(lost) / bursts < 8
+
+
+@impairing
+def test_reordered_packets_come_early(engine: str) -> None:
+    with rig(engine, LinkSpec(delay="20ms", reorder=25)) as r:
+        seen = r.probe(200, interval_s=0.002)
+        early = [s for s in seen if s.delay < 0.015]
+        late = [s.number for s in seen if s.delay >= 0.015]
+        assert len(seen) == 200
+        assert 25 <= len(early) <= 80
+        assert late == sorted(late)
+
+
+@impairing
+def test_a_changed_delay_loses_and_reorders_nothing(engine: str) -> None:
+    with rig(engine, LinkSpec(20, "50ms", loss=0)) as r:
+        changes = {
+            40 * i: lambda delay=delay: r.update(r.wire.specs[0].replace(delay=delay))
+            for i, delay in enumerate(("1ms", "80ms", "5ms", "0ms", "10ms"), start=1)
+        }
+        seen = r.probe(240, interval_s=0.001, size=1000, drain_s=0.5, at=changes)
+        assert numbers(seen) == list(range(240))
+        assert median([s.delay for s in r.probe(50, interval_s=0.004)]) == pytest.approx(
+            0.0103, abs=0.005
+        )
+
+
+@impairing
+def test_losses_begin_and_end_with_an_update(engine: str) -> None:
+    with rig(engine, LinkSpec(100, loss=0)) as r:
+        changes = {
+            100: lambda: r.update(r.wire.specs[0].replace(loss=100)),
+            200: lambda: r.update(r.wire.specs[0].replace(loss=0)),
+        }
+        seen = r.probe(300, interval_s=0.002, catch_up=False, at=changes)
+        assert set(range(98)) | set(range(200, 300)) <= set(numbers(seen))
+        assert len(seen) <= 202
+
+
+def test_the_same_seed_drops_the_same_packets() -> None:
+    def lost(seed: int) -> list[int]:
+        with rig("fabric", LinkSpec(50, "2ms", loss=5, loss_burst=2), seed=seed) as r:
+            return sorted(set(range(2000)) - set(numbers(r.probe(2000, interval_s=0.0001))))
+
+    first = lost(7)
+    assert first == lost(7)
+    assert first != lost(8)
+    assert len(first) > 30

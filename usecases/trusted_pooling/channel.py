@@ -1,0 +1,108 @@
+"""A connection whose writes are noted: which bytes of its stream were sensitive, and where.
+
+The notes are the ground truth `leaks` judges by, so they are taken where the bytes enter the
+kernel: the data sequence number of the first byte is the connection's, before anything was
+written (MPTCP_INFO), and the rest is counted.  Which paths the bytes use is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections import Counter
+from typing import Any
+
+from testbed.errors import ExperimentError
+from testbed.mptcp import sockets
+from testbed.mptcp.counters import Address, Subflow
+
+
+class Meter:
+    """Bytes a connection moved, by local address, from counters of subflows that come and go."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[Address, Address], int] = {}
+        self.moved: Counter[str] = Counter()
+
+    def read(self, subflows: tuple[Subflow, ...]) -> None:
+        """Take the subflows' counters as they are now."""
+        for flow in subflows:
+            key, now = (flow.local, flow.remote), flow.bytes_acked + flow.bytes_received
+            self.moved[flow.local.ip] += max(0, now - self._last.get(key, 0))
+            self._last[key] = now
+
+
+class Channel:
+    """One end of an MPTCP connection: `sock` for its state, `send` and `reader` for its bytes.
+
+    `sender` is who writes at this end ("phone", "server"), `name` what the connection is for.
+    Raises `ExperimentError` for a connection that fell back to TCP.
+    """
+
+    def __init__(self, sock: socket.socket, *, name: str, sender: str) -> None:
+        if sockets.is_fallback(sock):
+            raise ExperimentError(
+                f"connection {name!r} is plain TCP",
+                remedy="see that MPTCP is on (net.mptcp.enabled) at both ends and on the path",
+            )
+        self.sock = sock
+        self.name, self.sender, self.secure = name, sender, False
+        self.meter = Meter()
+        self._first = sockets.info(sock).write_seq
+        self._written = 0
+        self._sensitive: list[tuple[int, int, str]] = []
+        self._lock = threading.Lock()
+        self._note: dict[str, Any] | None = None
+        self.reader = sock.makefile("rb")
+
+    def start_tls(self, context: ssl.SSLContext, *, site: str = "") -> None:
+        """Go on with TLS: as the client of `site`, or as a server.
+
+        Raises `ssl.SSLError` when the two do not agree; the connection can then only be closed.
+        """
+        self.reader.close()
+        secured = context.wrap_socket(
+            self.sock,
+            server_side=not site,
+            server_hostname=site or None,
+            do_handshake_on_connect=False,  # the descriptor is the new socket's from here on
+        )
+        self.sock, self.secure = secured, True
+        self.reader = secured.makefile("rb")
+        secured.do_handshake()
+
+    def send(self, data: bytes, *, sensitive: str = "") -> None:
+        """Write `data`; `sensitive` names the phase it belongs to if it is sensitive.
+
+        It returns when the kernel has taken all of it.  Nothing is sensitive behind TLS, which
+        protects it on every path.
+        """
+        if sensitive and not self.secure:
+            # noted first: what is written in part when the connection breaks counts too
+            self._sensitive.append((self._written, self._written + len(data), sensitive))
+        self._written += len(data)
+        self.sock.sendall(data)
+
+    def sample(self) -> None:
+        """Read the subflows' counters into `meter`, unless the connection is closed."""
+        with self._lock:
+            if self._note is None:
+                self.meter.read(sockets.subflows(self.sock))
+
+    def close(self) -> dict[str, Any]:
+        """Close the connection; the note on what was written, fit for an event."""
+        with self._lock:
+            if self._note is None:
+                self.meter.read(sockets.subflows(self.sock))
+                written = (sockets.info(self.sock).write_seq - self._first) % (1 << 64)
+                self._note = {
+                    "connection": self.name,
+                    "sender": self.sender,
+                    "first": self._first,
+                    "length": written,
+                    "sensitive": self._sensitive,
+                }
+                self.reader.close()
+                self.sock.close()
+            return self._note
