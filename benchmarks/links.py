@@ -7,10 +7,8 @@ from typing import Any
 
 import click
 
-from testbed.links import Engines, LinkSpec, kernel_engine
+from testbed.links import LinkSpec, kernel_engine
 from testbed.sandbox import call
-
-_QUICK = {"rates": (1, 20, 200), "delays": ("10ms",), "losses": (0.0, 2.0)}
 
 
 @click.command()
@@ -22,7 +20,7 @@ def command(quick: bool, only: str | None, seconds: float, as_json: bool) -> Non
     """Rate, delay and loss of links against their specification, for a grid of them."""
     from testbed.links.calibrate import grid
 
-    specs = grid(**_QUICK) if quick else grid()
+    specs = grid((1, 20, 200), ("10ms",), (0, 2)) if quick else grid()
     rows: list[dict[str, Any]] = []
     for engine in [only] if only else _engines():
         for number, spec in enumerate(specs, 1):
@@ -43,4 +41,17 @@ def _measure(engine: str, spec: LinkSpec, seconds: float) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    return "\n".join(str(row) for row in rows)
+    lines = [
+        "| engine | bw Mb/s | delay | loss % | rate Mb/s | error % | delay error p50, p99 ms "
+        "| lost of probes (fair: 99%) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        rate = "-" if row["rate_mbps"] is None else f"{row['rate_mbps']:.3f}"
+        error = "-" if row["rate_error_percent"] is None else f"{row['rate_error_percent']:+.2f}"
+        lines.append(
+            f"| {row['engine']} | {row['bw']} | {row['delay']} | {row['loss']} | {rate} | {error} "
+            f"| {row['delay_error_p50_ms']:.3f}, {row['delay_error_p99_ms']:.3f} "
+            f"| {row['lost']} of {row['probes']} ({row['lost_low']} to {row['lost_high']}) |"
+        )
+    return "\n".join(lines)

@@ -105,15 +105,15 @@ def _bare(hosts: int) -> float:
         host = rt.VethEnd(f"h{i}-eth0", 5, namespace.fd)
         home.request(rt.new_veth(port, host))
         address = ipaddress.ip_interface(f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}/8")
-        inside.batch(
-            [rt.set_link(1, up=True), rt.add_address(5, address), rt.set_link(5, up=True)]
-        )
+        inside.batch([rt.set_link(1, up=True), rt.add_address(5, address), rt.set_link(5, up=True)])
     home.request(rt.set_link(bridge, up=True))
     return time.perf_counter() - start
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| hosts | up s | stock up s | ratio | down s | stock down s | ratio | bare up s | ours/bare |"]
+    lines = [
+        "| hosts | up s | stock up s | ratio | down s | stock down s | ratio | bare up s | ours/bare |"
+    ]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         lines.append(

@@ -128,9 +128,7 @@ def _show(built: Topo, net: Network, found: dict[str, Any]) -> None:
 
     console = Console()
     table = Table("link", "", "", "what it does", box=None, pad_edge=False)
-    for link, (_a, _b, info) in zip(
-        net.links, built.links(sort=True, withInfo=True), strict=True
-    ):
+    for link, (_a, _b, info) in zip(net.links, built.links(sort=True, withInfo=True), strict=True):
         ends = [f"{i.node.name} [dim]{i.name} {i.ip or ''}[/]" for i in (link.intf1, link.intf2)]
         table.add_row(ends[0], "──", ends[1], link_label(info) or "[dim]plain[/]")
     counts = [kind_of(built, node) for node in built.nodes()]

@@ -14,7 +14,7 @@ from mininet.topo import Topo
 
 from testbed.network.node import Router
 
-_KINDS = {
+_KINDS: dict[str, dict[str, Any]] = {
     "host": {"marker": "o", "color": "#0072B2"},
     "router": {"marker": "D", "color": "#D55E00"},
     "switch": {"marker": "s", "color": "#009E73"},

@@ -128,9 +128,9 @@ class Link(MininetLink):
         name = f"{_full_name(node1, end1.name)}--{_full_name(node2, end2.name)}"
         engine = self._engines.engine(self._engines.choose(self.specs))
         ports = []
-        for end, side in ((end1, "a"), (end2, "b")):
+        for node, end, side in ((node1, end1, "a"), (node2, end2, "b")):
             far = VethEnd(f"w{number}{side}", next(_indexes), engine.namespace.fd)
-            near = dataclasses.replace(end, up=True)
+            near = dataclasses.replace(end, up=True, master=getattr(node, "bridge_index", 0))
             node1.netlink.request(rtnetlink.new_veth(near, far, group=self._group))
             ports.append(far)
         self.born_up = {end1.index, end2.index}

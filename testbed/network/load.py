@@ -81,7 +81,7 @@ def _text(error: BaseException) -> str:
 
 
 def _line(error: BaseException, path: Path) -> str:
-    """":12" for the last line of the user's file that the error passed through."""
+    """ "Where in the user's file the error arose, as ":12"; empty where that is not known."""
     number = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
     trace = error.__traceback__
     while trace is not None:

@@ -8,7 +8,6 @@ written (MPTCP_INFO), and the rest is counted.  Which paths the bytes use is dec
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 from collections import Counter
 from typing import Any
@@ -34,51 +33,38 @@ class Meter:
 
 
 class Channel:
-    """One end of an MPTCP connection: `sock` for its state, `send` and `reader` for its bytes.
+    """One end of an MPTCP connection: `sock` to talk on, `watch` to ask how it stands.
+
+    `watch` is a second descriptor of the same connection, so that it can be asked also when
+    whoever talks has wrapped `sock` into TLS or closed it; the connection ends with `close`.
 
     `sender` is who writes at this end ("phone", "server"), `name` what the connection is for.
+    With `sensitive`, a phase of the workload, every byte written is; else `send` says it.
     Raises `ExperimentError` for a connection that fell back to TCP.
     """
 
-    def __init__(self, sock: socket.socket, *, name: str, sender: str) -> None:
+    def __init__(self, sock: socket.socket, *, name: str, sender: str, sensitive: str = "") -> None:
         if sockets.is_fallback(sock):
             raise ExperimentError(
                 f"connection {name!r} is plain TCP",
                 remedy="see that MPTCP is on (net.mptcp.enabled) at both ends and on the path",
             )
-        self.sock = sock
-        self.name, self.sender, self.secure = name, sender, False
+        self.sock, self.watch = sock, sock.dup()
+        self.name, self.sender = name, sender
         self.meter = Meter()
         self._first = sockets.info(sock).write_seq
         self._written = 0
+        self._whole = sensitive
         self._sensitive: list[tuple[int, int, str]] = []
         self._lock = threading.Lock()
         self._note: dict[str, Any] | None = None
-        self.reader = sock.makefile("rb")
-
-    def start_tls(self, context: ssl.SSLContext, *, site: str = "") -> None:
-        """Go on with TLS: as the client of `site`, or as a server.
-
-        Raises `ssl.SSLError` when the two do not agree; the connection can then only be closed.
-        """
-        self.reader.close()
-        secured = context.wrap_socket(
-            self.sock,
-            server_side=not site,
-            server_hostname=site or None,
-            do_handshake_on_connect=False,  # the descriptor is the new socket's from here on
-        )
-        self.sock, self.secure = secured, True
-        self.reader = secured.makefile("rb")
-        secured.do_handshake()
 
     def send(self, data: bytes, *, sensitive: str = "") -> None:
         """Write `data`; `sensitive` names the phase it belongs to if it is sensitive.
 
-        It returns when the kernel has taken all of it.  Nothing is sensitive behind TLS, which
-        protects it on every path.
+        It returns when the kernel has taken all of it.
         """
-        if sensitive and not self.secure:
+        if sensitive:
             # noted first: what is written in part when the connection breaks counts too
             self._sensitive.append((self._written, self._written + len(data), sensitive))
         self._written += len(data)
@@ -88,21 +74,25 @@ class Channel:
         """Read the subflows' counters into `meter`, unless the connection is closed."""
         with self._lock:
             if self._note is None:
-                self.meter.read(sockets.subflows(self.sock))
+                self.meter.read(sockets.subflows(self.watch))
 
     def close(self) -> dict[str, Any]:
-        """Close the connection; the note on what was written, fit for an event."""
+        """Close the connection; the note on what was written (`leaks.Note`), fit for JSON."""
         with self._lock:
             if self._note is None:
-                self.meter.read(sockets.subflows(self.sock))
-                written = (sockets.info(self.sock).write_seq - self._first) % (1 << 64)
-                self._note = {
-                    "connection": self.name,
-                    "sender": self.sender,
-                    "first": self._first,
-                    "length": written,
-                    "sensitive": self._sensitive,
-                }
-                self.reader.close()
+                self._note = self._make_note()
                 self.sock.close()
+                self.watch.close()
             return self._note
+
+    def _make_note(self) -> dict[str, Any]:
+        self.meter.read(sockets.subflows(self.watch))
+        length = (sockets.info(self.watch).write_seq - self._first) % (1 << 64)
+        whole = [(0, length, self._whole)] if self._whole else []
+        return {
+            "connection": self.name,
+            "sender": self.sender,
+            "first": self._first,
+            "length": length,
+            "sensitive": [*whole, *self._sensitive],
+        }

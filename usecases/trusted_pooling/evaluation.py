@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.run import Recorder
-from usecases.trusted_pooling import live, web
+from traffic.pattern import marked_bytes
 from usecases.trusted_pooling.attacker import Haul, attack
 from usecases.trusted_pooling.capture import read
 from usecases.trusted_pooling.leaks import Leaks, Note, judge
-from usecases.trusted_pooling.plan import PHASES
+from usecases.trusted_pooling.plan import HTTP_PORT, LIVE_PORT, PHASES
 from usecases.trusted_pooling.streams import Piece, place
 
 
@@ -24,14 +24,16 @@ from usecases.trusted_pooling.streams import Piece, place
 class Findings:
     """One trial: what leaked to the access point and on the air, and what the attacker made of it.
 
-    `marked` counts, independently of sequence numbers, the sensitive bytes of the live
-    connection in the capture by their bit 7, repetitions included.
+    `marked` counts, independently of sequence numbers, bytes of the clear connections in the
+    capture that carry the mark of personal content (bit 7), repetitions included; `live_marked`
+    those of the live connection, whose sensitive bytes carry it without exception.
     """
 
     leaks: Leaks
     air: Leaks
     haul: Haul
     marked: int
+    live_marked: int
     written: int
 
 
@@ -39,19 +41,20 @@ def evaluate(access_point: Path, phone: Path, notes: Sequence[Note]) -> Findings
     """Judge the capture at the access point and that of what the phone sent on WiFi."""
     segments = list(read(access_point))
     pieces = place(segments)
+    live_marked = _marked(pieces, LIVE_PORT)
     return Findings(
         leaks=judge(pieces, notes),
         air=judge(place(read(phone)), notes),
         haul=attack(segments),
-        marked=sum(live.marked_bytes(piece.payload) for piece in _live(pieces)),
+        marked=_marked(pieces, HTTP_PORT) + live_marked,
+        live_marked=live_marked,
         written=sum(note.length for note in notes),
     )
 
 
-def _live(pieces: Iterable[Piece]) -> Iterable[Piece]:
-    for piece in pieces:
-        if web.LIVE_PORT in (piece.flow.source.port, piece.flow.destination.port):
-            yield piece
+def _marked(pieces: Iterable[Piece], port: int) -> int:
+    ends = ((piece, piece.flow.source.port, piece.flow.destination.port) for piece in pieces)
+    return sum(marked_bytes(piece.payload) for piece, *ports in ends if port in ports)
 
 
 def report(findings: Findings, record: Recorder) -> None:
@@ -67,6 +70,7 @@ def report(findings: Findings, record: Recorder) -> None:
     unaccounted = leaks.unplaced + leaks.foreign + findings.air.unplaced + findings.air.foreign
     record.result("unaccounted", unaccounted, "B")
     record.result("marked", findings.marked, "B")
+    record.result("live_marked", findings.live_marked, "B")
     record.result("written", findings.written, "B")
     record.result("captured", sum(leaks.held.values()), "B")
     record.result("captured_readable", sum(each.readable for each in haul.connections), "B")

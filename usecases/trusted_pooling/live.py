@@ -8,28 +8,27 @@ Frames have a head of eight characters (a letter and seven digits) and a body:
     q       phone to server: what have you got?      a    the answer (JSON), ends a server's turn
     r       server to phone: my gate is open, make the subflows again that it closed
 
-In the bodies of s frames every byte has bit 7 set, elsewhere no byte has: a capture can be
-checked by that against the ground truth of `leaks`, independently.
+In the bodies of s frames every byte has bit 7 set (`traffic.pattern.HIGH`), elsewhere no byte
+has: a capture can be checked by that against the ground truth of `leaks`, independently.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import IO, Any, NamedTuple
 
 from testbed.errors import ExperimentError
+from traffic.pattern import HIGH, LOW, block
 from usecases.trusted_pooling.channel import Channel
 
 CHUNK = 16_384
 TCP_NOTSENT_LOWAT = 25  # linux/tcp.h
 QUEUE = 65_536  # unsent bytes the kernel holds: what is in the way when a sensitive period begins
 _HEAD = 8
-_UNMARKED = bytes(range(128))
 
 
 class Segment(NamedTuple):
@@ -69,18 +68,12 @@ def send_json(channel: Channel, kind: str, content: Any) -> None:
     channel.send(head(kind, len(body)) + body)
 
 
-def marked_bytes(payload: bytes) -> int:
-    """How many bytes have bit 7 set."""
-    return len(payload.translate(None, _UNMARKED))
-
-
 class Content:
     """Bytes to send: random, the sensitive ones marked; seeded."""
 
     def __init__(self, seed: int) -> None:
-        noise = random.Random(seed).randbytes(CHUNK)
-        self._other = bytes(byte & 0x7F for byte in noise)
-        self._sensitive = bytes(byte | 0x80 for byte in noise)
+        self._other = block(seed, CHUNK, LOW)
+        self._sensitive = block(seed, CHUNK, HIGH)
 
     def frames(self, segment: Segment) -> Iterator[tuple[bytes, bytes]]:
         """A segment as (head, body) of frames."""

@@ -75,14 +75,16 @@ class Manager(ABC):
         self.channels: list[Channel] = []
 
     @abstractmethod
-    def open(self, remote: tuple[str, int], purpose: Purpose, name: str) -> Connection:
-        """Connect to `remote`."""
+    def open(
+        self, remote: tuple[str, int], purpose: Purpose, name: str, *, phase: str
+    ) -> Connection:
+        """Connect to `remote`; with a `phase` everything sent there is sensitive, and noted so."""
 
-    def _channel(self, remote: tuple[str, int], local: str, name: str) -> Channel:
+    def _channel(self, remote: tuple[str, int], local: str, name: str, phase: str) -> Channel:
         sock = sockets.connect(
             remote, local=(local, 0), congestion=self.congestion, timeout_s=_CONNECT_S
         )
-        channel = Channel(sock, name=name, sender="phone")
+        channel = Channel(sock, name=name, sender="phone", sensitive=phase)
         self.channels.append(channel)
         return channel
 
@@ -98,9 +100,11 @@ class PlainManager(Manager):
         super().__init__(congestion)
         self._address = address
 
-    def open(self, remote: tuple[str, int], purpose: Purpose, name: str) -> Connection:
+    def open(
+        self, remote: tuple[str, int], purpose: Purpose, name: str, *, phase: str
+    ) -> Connection:
         """Connect; what it is for makes no difference."""
-        return Connection(self._channel(remote, self._address, name))
+        return Connection(self._channel(remote, self._address, name, phase))
 
     def close(self) -> None:
         """Nothing to stop: the kernel does it."""
@@ -123,12 +127,14 @@ class TrustManager(Manager):
         self._thread = threading.Thread(target=self._watch, name="path manager", daemon=True)
         self._thread.start()
 
-    def open(self, remote: tuple[str, int], purpose: Purpose, name: str) -> Connection:
+    def open(
+        self, remote: tuple[str, int], purpose: Purpose, name: str, *, phase: str
+    ) -> Connection:
         """Connect on the interface the policy says; `NoTrustedPath` where there is none."""
         if self._error is not None:
             raise self._error
         decisions = PathPolicy(self.interfaces, purpose)
-        channel = self._channel(remote, decisions.first.address, name)
+        channel = self._channel(remote, decisions.first.address, name, phase)
         connection = ManagedConnection(self, channel, decisions, Address(*remote))
         with self._lock:
             self._managed[connection.token] = connection
@@ -197,7 +203,7 @@ class ManagedConnection(Connection):
     ) -> None:
         super().__init__(channel)
         self.decisions, self.remote = decisions, remote
-        self.token = sockets.info(channel.sock).token
+        self.token = sockets.info(channel.watch).token
         self.ids = {each.address: n for n, each in enumerate(manager.interfaces, 1)}
         self.ids[decisions.first.address] = 0  # RFC 8684 3.2: the initial subflow's address
         self._manager = manager
@@ -210,7 +216,7 @@ class ManagedConnection(Connection):
         netlink = self._stack.enter_context(PathManager())
         trusted = [Path(each.address, self.remote) for each in self._manager.interfaces
                    if each.trusted]  # fmt: skip
-        gate = TrustGate(self.channel.sock, netlink, self._manager.guard, paths=trusted)
+        gate = TrustGate(self.channel.watch, netlink, self._manager.guard, paths=trusted)
         return self._stack.enter_context(gate)
 
     @contextmanager

@@ -29,12 +29,14 @@ class Lte(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class Web(Parameters):
-    """The sites visited."""
+    """The sites visited; their pages are `traffic.web`'s model of today's, scaled down."""
 
-    sites: int = parameter(20, help="sites visited one after the other", minimum=1, maximum=1000)
-    objects: int = parameter(8, help="objects of a page, beside its HTML", minimum=1, maximum=200)
-    object_size: float = parameter(
-        12.0, unit="KB", help="median size of objects (lognormal)", minimum=0.2, maximum=1000
+    sites: int = parameter(16, help="sites visited, one after the other", minimum=1, maximum=1000)
+    requests: float = parameter(
+        20.0, help="median number of requests of a page", minimum=1, maximum=200
+    )
+    weight: float = parameter(
+        0.4, help="size of objects, as a share of today's mean sizes", minimum=0.01, maximum=10
     )
 
 

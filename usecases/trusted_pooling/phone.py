@@ -18,12 +18,14 @@ from typing import Any
 from testbed.errors import ExperimentError
 from traffic.emit import clock
 from traffic.program import Life, Parser, Results, run
-from usecases.trusted_pooling import live, web
-from usecases.trusted_pooling.browser import Browser, Chat, Video
+from traffic.web.tls import client_context
+from usecases.trusted_pooling import live
+from usecases.trusted_pooling.apps import Chat, Surfer, Video, chat_session
 from usecases.trusted_pooling.manager import Connection, Manager, PlainManager, TrustManager
 from usecases.trusted_pooling.plan import (
     BROWSING,
     DOWNLOAD,
+    LIVE_PORT,
     OUTAGE,
     OUTAGE_DUE,
     UPLOAD,
@@ -127,6 +129,7 @@ class Phone:
     def __init__(self, plan: Plan, life: Life) -> None:
         self._plan, self._life, self._emit = plan, life, life.emit
         self._results: list[tuple[str, float, str]] = []
+        self._tls = client_context(Path(plan.authority).read_bytes())
         self._manager: Manager
         if plan.managed:
             self._manager = TrustManager(plan.interfaces, plan.congestion)
@@ -145,6 +148,7 @@ class Phone:
         self._phase(DOWNLOAD, lambda: self._download(connection))
         self._phase(OUTAGE, lambda: self._outage(connection))
         meter.finish()
+        self._reader.close()
         connection.close()
         self._manager.close()
         notes = [channel.close() for channel in self._manager.channels]
@@ -166,23 +170,16 @@ class Phone:
 
     def _browse(self) -> None:
         plan = self._plan
-        browser = Browser(self._manager, plan.server, plan.authority, self._exchanged)
-        for site in web.sites(
-            plan.sites,
-            https_share=plan.https_share,
-            objects=plan.objects,
-            object_size=plan.object_size,
-            seed=plan.seed,
-        ):
-            visit = browser.visit(site)
-            kind = "tls" if site.tls else "clear"
-            self._emit.sample(f"login_time_{kind}", visit.login_s, "s")
-            self._emit.sample(f"page_load_time_{kind}", visit.page_s, "s")
+        surfer = Surfer(self._life, self._manager, plan.server, self._tls, self._exchanged)
+        for site in plan.web.visited:
+            load = surfer.visit(site)
+            kind = "tls" if site.https else "clear"
+            self._emit.sample(f"page_load_time_{kind}", load.seconds, "s")
 
     def _watch(self) -> None:
         plan, video = self._plan, Video(self._manager, self._plan.server)
-        chat = Chat(self._manager, plan.server, plan.beat_s, self._exchanged)
-        meter = VideoMeter(video, self._life)
+        session = chat_session(self._life, self._manager, plan.server, self._tls, self._exchanged)
+        chat, meter = Chat(session, plan.web.chat, plan.beat_s), VideoMeter(video, self._life)
         chat.start()
         meter.start()
         started = clock()
@@ -196,9 +193,10 @@ class Phone:
     # -- the live connection ---------------------------------------------------------------------
 
     def _call(self) -> Connection:
-        remote = (self._plan.server, web.LIVE_PORT)
-        connection = self._manager.open(remote, Purpose.MIXED, "live")
+        remote = (self._plan.server, LIVE_PORT)
+        connection = self._manager.open(remote, Purpose.MIXED, "live", phase="")
         sock = connection.channel.sock
+        self._reader = sock.makefile("rb")
         sock.setsockopt(socket.IPPROTO_TCP, live.TCP_NOTSENT_LOWAT, live.QUEUE)
         trusted = [each.address for each in self._plan.interfaces if each.trusted]
         live.send_json(connection.channel, "t", trusted)
@@ -211,7 +209,7 @@ class Phone:
 
     def _answer(self, connection: Connection, receiver: live.Receiver) -> dict[str, Any]:
         """Take the server's frames until its answer; what it sent goes into `receiver`."""
-        while frame := live.read_frame(connection.channel.reader):
+        while frame := live.read_frame(self._reader):
             kind, body = frame
             if kind in "os":
                 receiver.take(body)

@@ -1,6 +1,6 @@
 """The servers of the experiment as one program: web sites, clear and TLS, and the live service.
 
-    python -m usecases.trusted_pooling.server --certificate C.pem --key K.pem [--gated]
+    python -m usecases.trusted_pooling.server WEB --certificate C.pem --key K.pem [--gated]
 
 It ends with notes on what it wrote on every connection (see `channel`).  With --gated it keeps what
 it writes on a live connection off the phone's untrusted addresses during sensitive segments: the
@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import pathlib
 import queue
-import random
-import re
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -30,39 +28,49 @@ from testbed.mptcp.events import EventMonitor
 from testbed.mptcp.gate import TrustGate
 from testbed.mptcp.guard import MARK, PayloadGuard
 from testbed.mptcp.path_manager import PathManager
-from traffic.program import Life, Parser, Results, Stopped, Task, run
-from usecases.trusted_pooling import live, web
+from traffic.program import Life, Results, Stopped, Task, run
+from traffic.program import Parser as Arguments
+from traffic.sockets import no_delay
+from traffic.web.http import Message, Parser
+from traffic.web.server import Answers
+from traffic.web.tls import server_context
+from usecases.trusted_pooling import live
 from usecases.trusted_pooling.channel import Channel
-from usecases.trusted_pooling.plan import BROWSING, VIDEO
+from usecases.trusted_pooling.plan import (
+    BROWSING,
+    HTTP_PORT,
+    HTTPS_PORT,
+    LIVE_PORT,
+    VIDEO,
+    WebPlan,
+)
 
 _SENDER = "server"
-_BLOCK = 65_536
-_SIZE = re.compile(r"[?&]bytes=(\d+)")
+_BUFFER = 65_536
 
 
-class Site:
-    """Answers requests; the bodies of personal answers are sensitive."""
+class Sites:
+    """Answers requests; answers to who shows who she is are sensitive unless behind TLS."""
 
-    def __init__(self) -> None:
-        self._filler = random.Random(1).randbytes(_BLOCK)
-        self._sessions = iter(range(1, 1 << 31))
+    def __init__(self, web: WebPlan) -> None:
+        self._answers = Answers(web.web)
+        self._chat = web.chat.host
+        self._lock = threading.Lock()
 
-    def serve(self, channel: Channel) -> None:
+    def serve(self, channel: Channel, *, secure: bool) -> None:
         """Answer on one connection until the client closes it."""
-        while message := web.read_message(channel.reader):
-            phase = VIDEO if message.path.startswith("/inbox") else BROWSING
-            self._answer(channel, message, phase if message.personal else "")
+        parser = Parser()
+        while data := channel.sock.recv(_BUFFER):
+            parser.feed(data)
+            while parser.messages:
+                asked = parser.messages.popleft()
+                personal = not secure and bool(asked.cookie or asked.method == "POST")
+                phase = VIDEO if asked.header("Host") == self._chat else BROWSING
+                channel.send(self._answer(asked), sensitive=phase if personal else "")
 
-    def _answer(self, channel: Channel, message: web.Message, sensitive: str) -> None:
-        size = _SIZE.search(message.path)
-        length = int(size[1]) if size else 2000
-        cookie = ""
-        if message.start.startswith("POST "):
-            number = next(self._sessions)
-            cookie = f"session={random.Random(number).getrandbits(64):016x}"
-        channel.send(web.answer_head(length, cookie=cookie), sensitive=sensitive)
-        for start in range(0, length, _BLOCK):
-            channel.send(self._filler[: min(_BLOCK, length - start)], sensitive=sensitive)
+    def _answer(self, asked: Message) -> bytes:
+        with self._lock:  # its cache of pages is shared by all connections
+            return self._answers.answer(asked).build()
 
 
 class Guards:
@@ -95,8 +103,8 @@ class Live:
     def serve(self) -> None:
         """Take and send segments until the phone closes the connection."""
         receiver = live.Receiver()
-        with self._stack:
-            while frame := live.read_frame(self._channel.reader):
+        with self._stack, self._channel.sock.makefile("rb") as reader:
+            while frame := live.read_frame(reader):
                 kind, body = frame
                 if kind in "os":
                     receiver.take(body)
@@ -112,7 +120,7 @@ class Live:
         """Make a gate: what is sensitive goes to these addresses of the phone only."""
         manager = self._stack.enter_context(PathManager())
         gate = TrustGate(
-            self._channel.sock, manager, guards.for_addresses(trusted), restore=self._opened.put
+            self._channel.watch, manager, guards.for_addresses(trusted), restore=self._opened.put
         )
         self._gate = self._stack.enter_context(gate)
 
@@ -156,9 +164,8 @@ class Server:
 
     def __init__(self, options: argparse.Namespace, life: Life) -> None:
         self._life, self._options = life, options
-        self._site = Site()
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._tls.load_cert_chain(options.certificate, options.key)
+        self._sites = Sites(options.web)
+        self._tls = server_context(options.certificate.read_bytes(), options.key.read_bytes())
         self._guards = Guards() if options.gated else None
         # Without a listener for its events the kernel refuses joins under the userspace manager.
         self._monitor = EventMonitor()
@@ -166,7 +173,7 @@ class Server:
     def serve(self) -> Results:
         """Serve until told to stop; the notes on all connections."""
         congestion = self._options.congestion
-        ports = (web.HTTP_PORT, web.HTTPS_PORT, web.LIVE_PORT)
+        ports = (HTTP_PORT, HTTPS_PORT, LIVE_PORT)
         listeners = [sockets.listen(("0.0.0.0", port), congestion=congestion) for port in ports]
         threading.Thread(target=self._drop_events, daemon=True).start()
         self._life.emit.ready()
@@ -186,24 +193,37 @@ class Server:
     def _connection(self, sock: socket.socket, port: int, name: str) -> dict[str, Any]:
         channel = Channel(sock, name=name, sender=_SENDER)
         try:
-            if port == web.HTTPS_PORT:
-                channel.start_tls(self._tls)
-            if port == web.LIVE_PORT:
-                sock.setsockopt(socket.IPPROTO_TCP, live.TCP_NOTSENT_LOWAT, live.QUEUE)
-                Live(channel, self._guards).serve()
-            else:
-                self._site.serve(channel)
-        except (ConnectionError, ssl.SSLError, ExperimentError) as error:
+            self._talk(channel, port)
+        except (OSError, ExperimentError) as error:
             # The phone is the one to complain: it knows what it wanted.
-            self._life.emit.event("hung-up", connection=name, reason=str(error))
+            if not self._life.stopping:
+                self._life.emit.event("hung-up", connection=name, reason=str(error))
         return channel.close()
+
+    def _talk(self, channel: Channel, port: int) -> None:
+        if port == LIVE_PORT:
+            sock = channel.sock
+            sock.setsockopt(socket.IPPROTO_TCP, live.TCP_NOTSENT_LOWAT, live.QUEUE)
+            Live(channel, self._guards).serve()
+            return
+        no_delay(channel.sock)
+        if port == HTTPS_PORT:
+            wrapped = self._tls.wrap_socket(
+                channel.sock, server_side=True, do_handshake_on_connect=False
+            )
+            channel.sock = wrapped
+            wrapped.do_handshake()
+        self._sites.serve(channel, secure=port == HTTPS_PORT)
 
 
 def main() -> None:
     """Entry point of the program."""
-    parser = Parser(prog="usecases.trusted_pooling.server", description=__doc__)
-    parser.add_argument("--certificate", required=True, help="PEM file of the sites' certificate")
-    parser.add_argument("--key", required=True, help="PEM file of its key")
+    parser = Arguments(prog="usecases.trusted_pooling.server", description=__doc__)
+    parser.add_argument("web", type=WebPlan.from_json, help="the sites (JSON)")
+    parser.add_argument(
+        "--certificate", type=pathlib.Path, required=True, help="of the sites (PEM)"
+    )
+    parser.add_argument("--key", type=pathlib.Path, required=True, help="its key (PEM)")
     parser.add_argument("--congestion", default="reno", help="congestion control (reno)")
     parser.add_argument("--gated", action="store_true", help="enforce what phones ask for")
     run(parser, lambda options, life: Server(options, life).serve())

@@ -7,6 +7,7 @@ are.  The phone and the servers are programs of their own (`phone`, `server`).
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,13 +16,13 @@ from typing import Any
 
 from testbed.errors import ParameterError
 from testbed.run import NodeProcess, Recorder, UseCase
-from usecases.trusted_pooling import evaluation, web
-from usecases.trusted_pooling.certificate import issue
+from traffic.web import tls
+from usecases.trusted_pooling import evaluation
 from usecases.trusted_pooling.claims import CLAIMS
 from usecases.trusted_pooling.figures import FIGURES
 from usecases.trusted_pooling.leaks import Note
 from usecases.trusted_pooling.parameters import TrustedPoolingParameters
-from usecases.trusted_pooling.plan import OUTAGE_DUE, PHASES, Plan
+from usecases.trusted_pooling.plan import OUTAGE_DUE, PHASES, Plan, WebPlan
 from usecases.trusted_pooling.policy import Interface
 from usecases.trusted_pooling.sniffer import Sniffer
 from usecases.trusted_pooling.trust import TrustTable, load
@@ -45,7 +46,8 @@ class TrustedPooling(UseCase[TrustedPoolingParameters]):
     variants = VARIANTS
     quick = {  # noqa: RUF012 - the base class declares it a class variable
         "web.sites": 5,
-        "web.objects": 6,
+        "web.requests": 8,
+        "web.weight": 0.3,
         "video.duration": 2.0,
         "video.beat": 0.25,
         "live.periods": 1,
@@ -80,19 +82,21 @@ class TrustedPooling(UseCase[TrustedPoolingParameters]):
         variant = record.trial.variant
         phone, server = net["phone"], net["server1"]
         prepare(variant, phone, server)
+        plan = _plan(net, params, record)
         with tempfile.TemporaryDirectory() as folder:
-            issued = issue(Path(folder), [f"*.{web.DOMAIN}"])
+            certificate, key = _certify(Path(folder), plan.web.hosts)
             sniffers = [
                 await Sniffer.start(net["ap"], "wlan", record, name="access-point"),
                 await Sniffer.start(phone, "wifi", record, name="phone-wifi", sent_only=True),
             ]
-            argv = [sys.executable, "-m", f"{_PACKAGE}.server", "--congestion", params.congestion]
-            argv += ["--certificate", str(issued.certificate), "--key", str(issued.key)]
+            argv = [sys.executable, "-m", f"{_PACKAGE}.server", plan.web.to_json()]
+            argv += ["--congestion", params.congestion]
+            argv += ["--certificate", str(certificate), "--key", str(key)]
             argv += ["--gated"] if managed(variant) else []
             servers = await NodeProcess.start(server, argv, record, name="server")
             await servers.ready()
-            plan = _plan(net, params, record, str(issued.certificate))
-            argv = [sys.executable, "-m", f"{_PACKAGE}.phone", plan.to_json()]
+            told = dataclasses.replace(plan, authority=str(certificate)).to_json()
+            argv = [sys.executable, "-m", f"{_PACKAGE}.phone", told]
             terminal = await NodeProcess.start(phone, argv, record, name="phone")
             await terminal.ready()
             record.start_clock()
@@ -148,22 +152,33 @@ def _kinds(params: TrustedPoolingParameters) -> TrustTable:
     return table
 
 
-def _plan(net: Any, params: TrustedPoolingParameters, record: Recorder, authority: str) -> Plan:
+def _certify(folder: Path, hosts: Sequence[str]) -> tuple[Path, Path]:
+    """Files of a certificate for the sites, made for this trial, and of its key."""
+    files = folder / "certificate.pem", folder / "key.pem"
+    for path, content in zip(files, tls.certificate(hosts), strict=True):
+        path.write_bytes(content)
+    return files
+
+
+def _plan(net: Any, params: TrustedPoolingParameters, record: Recorder) -> Plan:
     table, phone = _kinds(params), net["phone"]
     wifi = Interface("wifi", str(phone.nameToIntf["wifi"].ip), table[params.wifi.kind])
     lte = Interface("lte", str(phone.nameToIntf["lte"].ip), table[params.lte.kind])
-    variant = record.trial.variant
+    variant, seed = record.trial.variant, record.trial.seed
     return Plan(
         managed=managed(variant),
         interfaces=preference(variant, wifi, lte),
         server=str(net["server1"].IP()),
-        authority=authority,
+        authority="",
         congestion=params.congestion,
-        seed=record.trial.seed,
-        sites=params.web.sites,
-        https_share=params.https_share,
-        objects=params.web.objects,
-        object_size=round(params.web.object_size * 1e3),
+        seed=seed,
+        web=WebPlan(
+            seed=seed,
+            sites=params.web.sites,
+            https_share=params.https_share,
+            requests=params.web.requests,
+            weight=params.web.weight,
+        ),
         video_s=params.video.duration,
         beat_s=params.video.beat,
         periods=params.live.periods,
