@@ -112,9 +112,10 @@ def _bare(hosts: int) -> float:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| hosts | up s | stock up s | ratio | down s | stock down s | ratio | bare up s | ours/bare |"
+        "| hosts | up s | stock up s | ratio | down s | stock down s | ratio "
+        "| bare up s | ours/bare |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    lines.append("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         lines.append(
             f"| {row['hosts']} | {row['up_s']:.2f} | {row['mininet_up_s']:.2f} "

@@ -141,7 +141,9 @@ def test_delay_is_never_short_and_seldom_long(engine: str) -> None:
 def test_serialisation_and_delay_add_up(engine: str) -> None:
     with rig(engine, LinkSpec(1, "20ms", queue=50)) as r:
         seen = r.probe(20, interval_s=0, size=1250)  # 10 ms each
-        assert seen[-1].arrived - seen[0].sent == pytest.approx(0.22, abs=0.02)
+        assert seen[0].delay >= 0.02
+        # HTB owes the first frame's serialisation: it takes that of the 19 others.
+        assert 0.205 <= seen[-1].arrived - seen[0].sent <= 0.24
 
 
 @impairing

@@ -9,6 +9,9 @@ and impairments are separate devices and neither miscounts the other's packets:
 
     a --redirect--> x [HTB + queue] --> y --redirect--> b [netem]   and the other way round
 
+HTB is a token bucket, not a wire: a frame that finds the link idle leaves at once and the time
+its serialisation takes is charged to the next one.
+
 Changes are changes of classes and queueing disciplines in place, never a new one for an old.
 """
 
@@ -25,7 +28,7 @@ from testbed.links.engine import DirectionReport, Engine, Specs, Wire, bring_up,
 from testbed.links.spec import FULL_FRAME, LinkSpec
 
 _UNLIMITED_BPS = 1e12
-_BURST_S = 0.001
+_BURST_S = 0.001  # covers late timers; a frame may overdraw it, so a slow link needs no more
 _FIRST_INDEX = 1 << 30  # interfaces of our own are numbered from here, apart from the network's
 _NETEM_HANDLE = tc.ROOT_HANDLE
 _LOOPBACK = 1
@@ -101,9 +104,8 @@ def _leaf_options(spec: LinkSpec) -> bytes:
 
 def _shaper(index: int, spec: LinkSpec, *, change: bool = False) -> list[Message]:
     rate = spec.rate_bps or _UNLIMITED_BPS
-    burst_s = max(_BURST_S, FULL_FRAME * 8 / rate)
     messages = [] if change else [tc.htb(index)]
-    messages.append(tc.htb_class(index, rate_bps=rate, burst_s=burst_s, change=change))
+    messages.append(tc.htb_class(index, rate_bps=rate, burst_s=_BURST_S, change=change))
     messages.append(
         tc.qdisc(
             index,

@@ -36,7 +36,7 @@ from testbed.network.intf import Intf
 from testbed.network.link import Link
 from testbed.network.node import Host, Router
 from testbed.network.ovs import OpenVSwitch
-from testbed.network.shell import HOSTS_FILE
+from testbed.network.shell import HOSTS_FILE, SUPPLY
 from testbed.network.switch import Bridge, Switch
 from testbed.sandbox import inside
 
@@ -130,7 +130,11 @@ class Network(Mininet):
         assert topo is not None
         classes = (topo.nodeInfo(name).get("cls") for name in topo.hosts())
         self._routed = any(isinstance(cls, type) and issubclass(cls, Router) for cls in classes)
-        super().buildFromTopo(topo)
+        SUPPLY.prepare(len(topo.hosts()))
+        try:
+            super().buildFromTopo(topo)
+        finally:
+            SUPPLY.discard()
 
     def configHosts(self) -> None:
         """Configure the hosts; in a routed network plan what was not given by hand."""

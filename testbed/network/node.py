@@ -13,7 +13,7 @@ from mininet.node import Host as MininetHost
 from mininet.node import Node as MininetNode
 
 from testbed.errors import TopologyError
-from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink
+from testbed.kernel import RtNetlink, rtnetlink
 from testbed.network.shell import LazyShell
 
 if TYPE_CHECKING:
@@ -32,19 +32,13 @@ class Node(LazyShell):
     """
 
     network: Network | None = None
-    netlink: RtNetlink
 
     @classmethod
     def setup(cls) -> None:
         """Needs no helper programs."""
 
     def startShell(self, mnopts: str | None = None) -> None:
-        """Called once by Mininet's constructor: make the namespace; the shell comes later."""
-        self.netns = NetworkNamespace.create() if self.inNamespace else NetworkNamespace.current()
-        with self.netns:
-            self.netlink = RtNetlink()
-        if self.inNamespace:
-            self.netlink.request(rtnetlink.set_link(1, up=True))
+        """Called by Mininet's constructor; both namespace and shell come when needed."""
 
     def sysctl(self, name: str, value: str | int | None = None) -> str:
         """Read kernel setting `name` in this node, writing `value` first if given."""
@@ -151,13 +145,6 @@ class Node(LazyShell):
         for intf in list(self.intfs.values()):
             if self.name in intf.name or not checkName:
                 intf.delete()
-
-    def cleanup(self) -> None:
-        """Let go of the namespace; the kernel takes its interfaces with it."""
-        super().cleanup()
-        if hasattr(self, "netlink"):
-            self.netlink.close()
-            self.netns.close()
 
     def __repr__(self) -> str:
         """As in Mininet, without starting a shell for the pid."""

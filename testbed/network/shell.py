@@ -8,6 +8,7 @@ helper program (Mininet's `mnexec`) is needed.
 
 from __future__ import annotations
 
+import functools
 import os
 import pty
 import select
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 
 from mininet.node import Node as MininetNode
 
-from testbed.kernel import NetworkNamespace, setns, unshare
+from testbed.kernel import NetworkNamespace, RtNetlink, setns, unshare
 from testbed.kernel.namespaces import (
     CLONE_FS,
     CLONE_NEWNET,
@@ -33,7 +34,9 @@ from testbed.kernel.namespaces import (
     mount,
     open_current,
 )
+from testbed.network.supply import Home, Supply
 
+SUPPLY = Supply()
 HOSTS_FILE = Path("/run/testbed-hosts")  # names of the network's nodes, in the sandbox's own /run
 _SENTINEL = chr(127)
 _T = TypeVar("_T")
@@ -46,7 +49,6 @@ class LazyShell(MininetNode):
     are in Mininet; reading any of them starts the shell.
     """
 
-    netns: NetworkNamespace
     ended = False
     _lazy: dict[str, Any]
     _children: weakref.WeakSet[subprocess.Popen[Any]]
@@ -60,6 +62,23 @@ class LazyShell(MininetNode):
         return node
 
     # -- programs ---------------------------------------------------------------------------
+
+    @functools.cached_property
+    def home(self) -> Home:
+        """The node's namespace and a socket in it, taken from the supply on first use."""
+        if self.inNamespace:
+            return SUPPLY.take()
+        return Home(NetworkNamespace.current(), RtNetlink())
+
+    @property
+    def netns(self) -> NetworkNamespace:
+        """The network namespace."""
+        return self.home.namespace
+
+    @property
+    def netlink(self) -> RtNetlink:
+        """An rtnetlink socket in the node's namespace."""
+        return self.home.netlink
 
     def run_inside(self, function: Callable[[], _T]) -> _T:
         """Run `function` in a thread inside the node's network and mount namespaces."""
@@ -195,7 +214,7 @@ class LazyShell(MininetNode):
                 pipe.close()
 
     def cleanup(self) -> None:
-        """Close descriptors; called by `terminate`."""
+        """Close descriptors; the kernel then takes the namespace and its interfaces."""
         if self.shell_started:
             lazy, self._lazy = self._lazy, {}
             self.outToNode.pop(lazy["master"], None)
@@ -206,11 +225,13 @@ class LazyShell(MininetNode):
         if self._mounts >= 0:
             os.close(self._mounts)
             self._mounts = -1
+        if "home" in self.__dict__:
+            self.home.close()
 
 
 def _lazy_property(name: str) -> property:
     def get(self: LazyShell) -> Any:
-        if not self._lazy and not self.ended and hasattr(self, "netns"):
+        if not self._lazy and not self.ended:
             self._start_shell()
         return self._lazy.get(name)
 
