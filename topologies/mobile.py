@@ -13,8 +13,8 @@ phone has two addresses, and what leaves by one leaves by that one's interface. 
 links are what limits; `wan_delay` is a delay (one way) of each provider's way to the core, and
 the servers' links are unshaped unless `server_bw` is given.
 
-WiFi is a wire with WiFi's rate, delay and loss here; shared airtime and stations that come and
-go are the business of `testbed.wireless`.
+WiFi is a wire with WiFi's rate, delay and loss here: airtime is not shared, and no station comes
+or goes.
 """
 
 from __future__ import annotations

@@ -67,9 +67,13 @@ def watching(title: str) -> Iterator[Observer]:
     if not console.is_terminal:
         yield _Lines()
         return
+    description = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (
-        TextColumn(f"[bold]{title}"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
-    )  # fmt: skip
+        TextColumn(f"[bold]{title}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", table_column=description),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         yield _Bar(progress)

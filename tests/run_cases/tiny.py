@@ -33,7 +33,8 @@ FAULTS = (
 
 PROGRAM = """
 import json, random, sys, time
-seed, size, steps, pause = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+kinds = (int, float, int, float)
+seed, size, steps, pause = (kind(word) for kind, word in zip(kinds, sys.argv[1:]))
 def say(**message):
     print(json.dumps(message), flush=True)
 say(kind="ready")

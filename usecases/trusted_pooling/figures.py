@@ -212,7 +212,7 @@ FIGURES = (
     Figure(
         "timeline",
         "One trial of the connection manager",
-        "What the phone moved over each interface, both ways, stacked, every 100 ms. Shaded: "
+        "What each radio link delivered, both ways together, stacked, every 100 ms. Shaded: "
         "the live connection is confined to LTE, from the begin of a sensitive period until its "
         "last byte is acknowledged. The strip shows when sensitive bytes are exchanged.",
         draw_timeline,

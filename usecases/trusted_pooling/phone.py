@@ -71,9 +71,9 @@ class Beat(threading.Thread):
 
 
 class PathMeter(Beat):
-    """Writes what each interface moves: on the wire, and of the connections' subflows.
+    """Writes what the connections move over each interface, by their subflows' own counters.
 
-    The subflows' counters jump when a lost segment is filled in; what was on the wire does not.
+    They count what is in order: they jump when a lost segment is filled in.
     """
 
     def __init__(self, manager: Manager, plan: Plan, life: Life) -> None:
@@ -81,7 +81,6 @@ class PathMeter(Beat):
         self._manager, self._life = manager, life
         self._names = {each.address: each.name for each in plan.interfaces}
         self._before: Counter[str] = Counter()
-        self._wire = _carried()
 
     def sample(self, now_s: float, elapsed_s: float) -> None:
         """Add up all connections."""
@@ -93,18 +92,6 @@ class PathMeter(Beat):
             rate_bps = (moved[address] - self._before[address]) * 8 / elapsed_s
             self._life.emit.sample(f"subflows_{name}", rate_bps, "bit/s", time_s=now_s)
         self._before = moved
-        carried = _carried()
-        for name in self._names.values():
-            rate_bps = (carried[name] - self._wire[name]) * 8 / elapsed_s
-            self._life.emit.sample(f"throughput_{name}", rate_bps, "bit/s", time_s=now_s)
-        self._wire = carried
-
-
-def _carried() -> dict[str, int]:
-    """Bytes that each interface has received and sent."""
-    lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
-    columns = {line.split(":")[0].strip(): line.split(":")[1].split() for line in lines}
-    return {name: int(fields[0]) + int(fields[8]) for name, fields in columns.items()}
 
 
 class VideoMeter(Beat):

@@ -33,8 +33,8 @@ class _Trial:
     def _own(self, frame: pandas.DataFrame) -> pandas.DataFrame:
         return frame[(frame.bundle == self._key[0]) & (frame.repeat == self._key[1])]
 
-    def samples(self, metric: str) -> pandas.DataFrame:
-        return self._own(self._results.samples(metric, variant=TRUSTED))
+    def samples(self, metric: str, source: str | None = None) -> pandas.DataFrame:
+        return self._own(self._results.samples(metric, variant=TRUSTED, source=source))
 
     def events(self, kind: str) -> pandas.DataFrame:
         return self._own(self._results.events(kind, variant=TRUSTED))
@@ -88,7 +88,7 @@ def _draw_paths(axes: Axes, trial: _Trial) -> None:
 
     from testbed.report import style
 
-    lte, wifi = trial.samples("throughput_lte"), trial.samples("throughput_wifi")
+    lte, wifi = (trial.samples("throughput", source) for source in ("lte", "wifi"))
     count = min(len(lte), len(wifi))
     times = lte.time_s.to_numpy()[:count]
     layers = [each.value.to_numpy()[:count] / 1e6 for each in (lte, wifi)]
