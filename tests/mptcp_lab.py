@@ -177,6 +177,7 @@ class Lab:
 def _started(path: Path, node: NetworkNamespace, name: str) -> Iterator[int]:
     """A running capture, and the interface's count of frames when it began."""
     argv = ["tcpdump", "-i", name, "-n", "-U", "--immediate-mode", "-B", "16384", "-w", str(path)]
+    argv += ["-Z", "root"]  # an ordinary user's sandbox has no other user to change to
     for _attempt in range(10):
         before = frames(node, name)
         with node:
@@ -184,7 +185,8 @@ def _started(path: Path, node: NetworkNamespace, name: str) -> Iterator[int]:
         assert dump.stderr is not None
         with dump, dump.stderr:
             try:
-                assert "listening" in dump.stderr.readline()
+                first = dump.stderr.readline()
+                assert "listening" in first, first
                 if frames(node, name) == before:  # else a frame passed unseen, or seen: again
                     yield before
                     return
@@ -267,6 +269,7 @@ class Connection:
     congestion: str = "cubic"
     other: str = ""  # the other local address; the lab's by default
     address: str = SERVER
+    listen: str = ""  # where the server listens; `address` by default
 
     def __enter__(self) -> Connection:
         for node in (self.lab.client, self.lab.server):
@@ -276,7 +279,9 @@ class Connection:
         self.client_manager = PathManager(self.lab.client)
         self.server_manager = PathManager(self.lab.server)
         with self.lab.server:
-            self.listener = sockets.listen((self.address, PORT), congestion=self.congestion)
+            self.listener = sockets.listen(
+                (self.listen or self.address, PORT), congestion=self.congestion
+            )
         with self.lab.client:
             self.client = sockets.connect(
                 (self.address, PORT), local=(self.first, 0), congestion=self.congestion

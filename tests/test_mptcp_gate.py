@@ -251,3 +251,18 @@ def test_what_cannot_be_confined_is_refused() -> None:
                 TrustGate(fallen, manager, guard)
             for sock in (kernel, fallen, plain, listener):
                 sock.close()
+
+
+@pytest.mark.live
+def test_a_server_that_listens_on_both_families_is_confined_too() -> None:
+    with Lab() as lab, Transfer(lab, LTE, listen="::") as connection:
+        guard = PayloadGuard(lab.server, Trust(remote=frozenset({WIFI})))
+        restored: list[Path] = []
+        with TrustGate(
+            connection.server, connection.server_manager, guard, restore=restored.append
+        ) as gate:
+            with gate.sensitive(timeout_s=2):
+                flows = sockets.subflows(connection.server)
+                assert {flow.remote.ip for flow in flows if flow.may_send} == {WIFI}
+            gate.wait_open(timeout_s=10)
+        assert [path.remote.ip for path in restored] == [LTE]

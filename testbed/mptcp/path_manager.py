@@ -60,6 +60,9 @@ _WRONG_MANAGER = (
 )
 
 
+_MAPPED = "::ffff:"
+
+
 class EndpointFlag(IntFlag):
     """What the kernel's path manager does with an endpoint (ip-mptcp(8))."""
 
@@ -218,9 +221,20 @@ class PathManager:
 
     def destroy_subflow(self, token: int, local: tuple[str, int], remote: tuple[str, int]) -> None:
         """Close one subflow; what it had not delivered goes over the others."""
-        parts = _address(_ADDR, *_named(local)), _address(_ADDR_REMOTE, *_named(remote))
         what = f"{local[0]} port {local[1]} to {remote[0]} port {remote[1]}"
-        self._run(_Command.SUBFLOW_DESTROY, _token(token), *parts, what=what)
+
+        def destroy(prefix: str) -> None:
+            own = _address(_ADDR, prefix + local[0], port=local[1])
+            peer = _address(_ADDR_REMOTE, prefix + remote[0], port=remote[1])
+            self._run(_Command.SUBFLOW_DESTROY, _token(token), own, peer, what=what)
+
+        try:
+            destroy("")
+        except KernelError as error:
+            # A socket of a dual-stack listener is known by its IPv4-mapped addresses only.
+            if error.errno != errno.ESRCH or ":" in local[0]:
+                raise
+            destroy(_MAPPED)
 
     def set_backup(
         self, token: int, local: tuple[str, int], remote: tuple[str, int], *, backup: bool

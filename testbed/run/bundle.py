@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from testbed.errors import ExperimentError, UserError
+from testbed.errors import ExperimentError, TestbedError, UserError
 from testbed.run.recorder import DiskFullError, disk_error
 
 FORMAT = 1
@@ -39,7 +39,7 @@ class Bundle:
 
     @classmethod
     def create(cls, results: Path, use_case: str, run: dict[str, Any]) -> Self:
-        """A new folder under `results`; raises `ExperimentError` where it cannot be made."""
+        """A new folder under `results`; raises `UserError` or `DiskFullError` where it cannot be."""
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for name in _candidates(stamp):
             path = results / use_case / name
@@ -182,11 +182,11 @@ def _candidates(stamp: str) -> Iterator[str]:
         yield f"{stamp}-{number}"
 
 
-def _cannot_create(results: Path, error: OSError) -> ExperimentError:
+def _cannot_create(results: Path, error: OSError) -> TestbedError:
     failure = disk_error(error, results / "run")
     if isinstance(failure, DiskFullError):
         return failure
-    return ExperimentError(
+    return UserError(
         f"cannot make a folder in {results}: {error.strerror}",
         remedy="give a folder you may write to with --results DIR",
     )

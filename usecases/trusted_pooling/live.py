@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -26,9 +27,18 @@ from traffic.pattern import HIGH, LOW, block
 from usecases.trusted_pooling.channel import Channel
 
 CHUNK = 16_384
-TCP_NOTSENT_LOWAT = 25  # linux/tcp.h
-QUEUE = 65_536  # unsent bytes the kernel holds: what is in the way when a sensitive period begins
+QUEUE = 131_072  # SO_SNDBUF; the kernel doubles it
 _HEAD = 8
+
+
+def shorten_queue(sock: socket.socket) -> None:
+    """Bound what the kernel holds of the connection: it is in the way at every switch.
+
+    A sensitive period ends when everything written before its end has been delivered over
+    trusted paths, so what is queued costs time.  TCP_NOTSENT_LOWAT does not do it: MPTCP hands
+    bytes to a subflow's queue, and regards them as sent, far beyond its congestion window.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, QUEUE)
 
 
 class Segment(NamedTuple):

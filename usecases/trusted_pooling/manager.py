@@ -157,10 +157,7 @@ class TrustManager(Manager):
     def tell(self, connection: ManagedConnection, event: policy.Event) -> None:
         """Let the connection's policy know, and do what it wants."""
         with self._lock:
-            import sys
-            if connection.channel.name == "live": print(round(time.monotonic(),3), event, file=sys.stderr, flush=True)
             for join in connection.decisions.handle(event):
-                if connection.channel.name == "live": print("   ", join.interface.name, file=sys.stderr, flush=True)
                 self._join(connection, join)
 
     def _join(self, connection: ManagedConnection, join: Join) -> None:
@@ -183,7 +180,6 @@ class TrustManager(Manager):
                 for event in self._monitor.read():
                     self._take(event)
         except BaseException as error:  # handed to whoever opens the next connection
-            import traceback; traceback.print_exc()
             self._error = error
 
     def _take(self, event: KernelEvent) -> None:

@@ -9,7 +9,6 @@ uploads, downloads, and uploads again while the trusted path fails.
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections import Counter
 from pathlib import Path
@@ -184,7 +183,7 @@ class Phone:
         connection = self._manager.open(remote, Purpose.MIXED, "live", phase="")
         sock = connection.channel.sock
         self._reader = sock.makefile("rb")
-        sock.setsockopt(socket.IPPROTO_TCP, live.TCP_NOTSENT_LOWAT, live.QUEUE)
+        live.shorten_queue(sock)
         trusted = [each.address for each in self._plan.interfaces if each.trusted]
         live.send_json(connection.channel, "t", trusted)
         self._ask(connection)

@@ -157,7 +157,8 @@ class PathPolicy:
             return False
         if self._tries[interface.address] >= _MAX_TRIES:
             return False
-        if interface.trusted or self.purpose is Purpose.OTHER:
+        if self.purpose is Purpose.OTHER:
             return True
-        waits = self._shut or interface.address in self._waits_for_peer
-        return self.purpose is Purpose.MIXED and not waits
+        # behind a shut gate the gate itself keeps trusted paths going, and lets no other in
+        shut = self._shut or self.purpose is Purpose.SENSITIVE
+        return not shut and interface.address not in self._waits_for_peer

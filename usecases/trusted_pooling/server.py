@@ -203,7 +203,7 @@ class Server:
     def _talk(self, channel: Channel, port: int) -> None:
         if port == LIVE_PORT:
             sock = channel.sock
-            sock.setsockopt(socket.IPPROTO_TCP, live.TCP_NOTSENT_LOWAT, live.QUEUE)
+            live.shorten_queue(sock)
             Live(channel, self._guards).serve()
             return
         no_delay(channel.sock)
