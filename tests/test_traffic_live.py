@@ -124,6 +124,23 @@ def test_programs_stop_cleanly_in_the_middle(how: str) -> None:
 
 @live
 @pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_server_stopped_right_after_a_transfer_counts_it(direction: str) -> None:
+    with Network(Dumbbell(1, bw=None, delay="150ms")) as net:
+        left, right = net["left1"], net["right1"]
+        with (
+            serving(right, "bulk", "server") as server,
+            Program(
+                left, "bulk", "client", right.IP(), "--bytes", "1k", "--direction", direction
+            ) as client,
+        ):
+            client.done()  # its report is on its way for 150 ms yet
+            served = server.stop()
+    assert (served["streams"], served["failed"]) == (1, 0)
+    assert served["bytes_received" if direction == "up" else "bytes_sent"] == 1000
+
+
+@live
+@pytest.mark.parametrize("direction", ["up", "down"])
 def test_a_peer_that_vanishes_ends_a_client_with_status_1(direction: str) -> None:
     with (
         Network(Star(2)) as net, serving(net["h2"], "bulk", "server") as server,

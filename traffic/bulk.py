@@ -111,14 +111,18 @@ def serve(options: argparse.Namespace, life: Life) -> Results:
     listener = sockets.from_options(options).listen(options.port)
     life.emit.ready(address=_text(listener.getsockname()), port=listener.getsockname()[1])
     server = _Server(life, options.silence)
+    tasks: list[Task[TestbedError | None]] = []
     try:
         while True:
             connection, _ = life.accept(listener)
-            task = Task(server.answer, connection)
+            tasks = [task for task in tasks if task.alive]
+            tasks.append(Task(server.answer, connection))
             if options.once:
-                server.check(task.join())
+                server.check(tasks[-1].join())
                 return server.results
     except Stopped:
+        for task in tasks:
+            task.join()
         return server.results
 
 

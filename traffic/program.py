@@ -27,6 +27,7 @@ from traffic.emit import Emitter
 _T = TypeVar("_T")
 Results = dict[str, Any]
 _STDIN = 0
+_GRACE_S = 2.0
 
 
 class PeerVanished(ExperimentError):
@@ -81,6 +82,7 @@ class Life:
         self._stop = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
         self._sockets: set[socket.socket] = set()
+        self._finishing: set[socket.socket] = set()
 
     @property
     def stopping(self) -> bool:
@@ -94,6 +96,21 @@ class Life:
             os.write(self._wake_write, b".")
         for item in list(self._sockets):
             _shut(item)
+        grace = threading.Timer(_GRACE_S, self._end_grace)
+        grace.daemon = True
+        grace.start()
+
+    def _end_grace(self) -> None:
+        for item in list(self._finishing):
+            _shut(item)
+
+    def finishing(self, item: socket.socket) -> None:
+        """Leave a tracked socket 2 s more when the program is told to stop.
+
+        For an exchange whose peer may already know that it succeeded: it must count here too.
+        """
+        self._finishing.add(item)
+        self._sockets.discard(item)
 
     def close(self) -> None:
         """Give back the descriptors (for tests; a program just ends)."""
@@ -110,6 +127,7 @@ class Life:
     def drop(self, item: socket.socket) -> None:
         """Close a tracked socket."""
         self._sockets.discard(item)
+        self._finishing.discard(item)
         item.close()
 
     def sleep(self, seconds: float) -> None:

@@ -71,6 +71,7 @@ class Stream:
             self._receive(deframer, State.FRAME, State.PAYLOAD, State.TRAILER)
         sent = sending.join()
         received = deframer.count._replace(seconds=round(self._last - self._first, 6))
+        self.life.finishing(self.socket)  # the peer may be done as soon as it has our report
         self._send(received.line())
         self._receive(deframer, State.REPORT)
         assert deframer.trailer

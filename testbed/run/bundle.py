@@ -39,7 +39,7 @@ class Bundle:
 
     @classmethod
     def create(cls, results: Path, use_case: str, run: dict[str, Any]) -> Self:
-        """A new folder under `results`; raises `UserError` or `DiskFullError` where it cannot be."""
+        """A new folder under `results`; `UserError` or `DiskFullError` where it cannot be."""
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for name in _candidates(stamp):
             path = results / use_case / name

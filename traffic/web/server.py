@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from testbed.errors import TestbedError
-from traffic.meter import Meter
 from traffic.program import Life, Stopped, Task
 from traffic.sockets import no_delay
 from traffic.web.http import HttpError, Message, Parser, response
@@ -92,7 +91,6 @@ class Server:
 
     def __init__(self, life: Life, web: Web, context: ssl.SSLContext | None = None) -> None:
         self._life, self._answers, self._context = life, Answers(web), context
-        self._meter = Meter(life.emit)
         self.requests = self.bytes_sent = self.bytes_received = self.failed = 0
 
     def serve(self, clear: socket.socket, tls: socket.socket | None = None) -> None:
