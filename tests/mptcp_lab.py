@@ -12,6 +12,7 @@ import ipaddress
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,12 +22,15 @@ from types import TracebackType
 
 from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink
 from testbed.kernel.rtnetlink import Message, VethEnd
+from testbed.links import offloads
 from testbed.mptcp import configure, sockets
 from testbed.mptcp.events import EventKind, EventMonitor
 from testbed.mptcp.path_manager import PathManager
 
 WIFI, LTE, SERVER = "10.1.0.2", "10.2.0.2", "10.9.0.2"
 PORT = 5000
+ETH_P_ALL = 3
+SO_RCVBUFFORCE = 33
 
 
 def until(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
@@ -115,7 +119,7 @@ class Lab:
                 rtnetlink.set_link(number, up=True),
                 *(rtnetlink.add_address(number, address) for address in addresses),
             )
-            configure_offloads(side, name if side is node else router_name)
+            offloads.disable(side, name if side is node else router_name)
 
     def _routes(self, default: rtnetlink.Network) -> None:
         six = default.version == 6
@@ -163,37 +167,74 @@ class Lab:
         The capture is over when it holds as many frames as the interface says it carried, and
         fails if it never does: a leak test on an incomplete capture would prove nothing.
         """
-        with _started(path, node, name) as before:
+        tap = Tap(node, name)
+        try:
             yield
-            tally = (0, -1)
             deadline = time.monotonic() + 20
-            while tally[0] != tally[1] and time.monotonic() < deadline:
-                tally = len(packets(path)), frames(node, name) - before
+            while (carried := frames(node, name) - tap.before) != len(tap.packets):
+                tally = f"{name}: captured {len(tap.packets)} of {carried} frames"
+                assert time.monotonic() < deadline, tally
                 time.sleep(0.01)
-            assert tally[0] == tally[1], f"{name}: captured, carried: {tally}"
+        finally:
+            tap.close()
+        tap.write(path)
 
 
-@contextmanager
-def _started(path: Path, node: NetworkNamespace, name: str) -> Iterator[int]:
-    """A running capture, and the interface's count of frames when it began."""
-    argv = ["tcpdump", "-i", name, "-n", "-U", "--immediate-mode", "-B", "16384", "-w", str(path)]
-    argv += ["-Z", "root"]  # an ordinary user's sandbox has no other user to change to
-    for _attempt in range(10):
-        before = frames(node, name)
-        with node:
-            dump = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
-        assert dump.stderr is not None
-        with dump, dump.stderr:
+class Tap:
+    """A thread that collects every frame of an interface.
+
+    Not tcpdump: it cannot give up its privileges in an ordinary user's sandbox, and gives no
+    frame a place in its file before a block of them is full.
+    """
+
+    def __init__(self, node: NetworkNamespace, name: str) -> None:
+        self.packets: list[tuple[float, bytes]] = []
+        self._closing = False
+        for _attempt in range(10):
+            self.before = frames(node, name)
+            with node:
+                self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+            self._enlarge()
+            self._socket.bind((name, ETH_P_ALL))
+            if frames(node, name) == self.before:
+                break
+            self._socket.close()  # a frame passed while it was bound: counted or not?
+        else:
+            raise AssertionError(f"{name} is never quiet: begin the capture before the traffic")
+        self._thread = threading.Thread(target=self._collect, daemon=True)
+        self._thread.start()
+
+    def _enlarge(self) -> None:
+        size = 16 << 20
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
+        except PermissionError:  # an ordinary user gets what the machine allows everybody
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+    def _collect(self) -> None:
+        self._socket.settimeout(0.05)
+        while True:
             try:
-                first = dump.stderr.readline()
-                assert "listening" in first, first
-                if frames(node, name) == before:  # else a frame passed unseen, or seen: again
-                    yield before
+                frame = self._socket.recv(1 << 16)
+            except TimeoutError:
+                if self._closing:
                     return
-            finally:
-                dump.terminate()
-                dump.wait()
-    raise AssertionError(f"{name} is never quiet: begin the capture before the traffic")
+            else:
+                self.packets.append((time.time(), frame))
+
+    def close(self) -> None:
+        """Stop collecting."""
+        self._closing = True
+        self._thread.join()
+        self._socket.close()
+
+    def write(self, path: Path) -> None:
+        """Write what was collected as a pcap file."""
+        with path.open("wb") as file:
+            file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 16, 1))
+            for time_s, frame in self.packets:
+                stamp = int(time_s), int(time_s % 1 * 1e6)
+                file.write(struct.pack("<IIII", *stamp, len(frame), len(frame)) + frame)
 
 
 def frames(node: NetworkNamespace, name: str) -> int:
@@ -212,11 +253,6 @@ def _netdev_drop(device: str, verdict: str) -> str:
         f"table netdev loss_{path} {{ chain in {{ "
         f"type filter hook ingress device {device} priority 0; {verdict}; }}; }}"
     )
-
-
-def configure_offloads(node: NetworkNamespace, name: str) -> None:
-    """Send wire-size packets, so that loss and captures see what a real link would carry."""
-    run(node, "ethtool", "-K", name, "tx", "off", "tso", "off", "gso", "off", "gro", "off")
 
 
 @dataclass(frozen=True)
