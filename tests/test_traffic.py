@@ -23,7 +23,7 @@ from traffic.flow import HEADER, Datagram, Flow
 from traffic.meter import Meter
 from traffic.pattern import HIGH, LOW, Frames, block, marked_bytes
 from traffic.playout import Playout
-from traffic.program import Life, Stopped, Task, amount, port, whole
+from traffic.program import Life, Stopped, Task, Tasks, amount, port, whole
 from traffic.sources import Source
 from traffic.web.site import Web
 
@@ -109,6 +109,17 @@ def test_a_task_hands_over_its_result_or_its_exception() -> None:
     assert Task(divmod, 7, 2).join() == (3, 1)
     with pytest.raises(ZeroDivisionError):
         Task(divmod, 7, 0).join()
+
+
+def test_an_exception_in_a_server_s_thread_is_not_lost() -> None:
+    tasks = Tasks()
+    failed = tasks.start(divmod, 7, 0)
+    while failed.alive:
+        time.sleep(0.001)
+    with pytest.raises(ZeroDivisionError):
+        tasks.start(divmod, 7, 2)
+    with pytest.raises(ZeroDivisionError):
+        tasks.join()
 
 
 # -- payload -------------------------------------------------------------------------------------

@@ -17,7 +17,18 @@ from traffic import sockets
 from traffic.emit import clock
 from traffic.meter import Meter
 from traffic.pattern import MARKS, NONE
-from traffic.program import Life, Parser, Results, Stopped, Task, amount, port, run, whole
+from traffic.program import (
+    Life,
+    Parser,
+    PeerVanished,
+    Results,
+    Stopped,
+    Tasks,
+    amount,
+    port,
+    run,
+    whole,
+)
 from traffic.sources import Source
 from traffic.streams import Stream
 
@@ -111,18 +122,16 @@ def serve(options: argparse.Namespace, life: Life) -> Results:
     listener = sockets.from_options(options).listen(options.port)
     life.emit.ready(address=_text(listener.getsockname()), port=listener.getsockname()[1])
     server = _Server(life, options.silence)
-    tasks: list[Task[TestbedError | None]] = []
+    tasks = Tasks()
     try:
         while True:
             connection, _ = life.accept(listener)
-            tasks = [task for task in tasks if task.alive]
-            tasks.append(Task(server.answer, connection))
+            task = tasks.start(server.answer, connection)
             if options.once:
-                server.check(tasks[-1].join())
+                server.check(task.join())
                 return server.results
     except Stopped:
-        for task in tasks:
-            task.join()
+        tasks.join()
         return server.results
 
 
@@ -134,15 +143,16 @@ class _Server:
 
     def answer(self, connection: socket.socket) -> TestbedError | None:
         """Serve one connection; what went wrong with it, if anything, is returned."""
-        peer = _text(connection.getpeername())
+        peer = "a client"
         try:
+            peer = _text(connection.getpeername())
             outcome = Stream(self._life, connection, self._meter, self._silence).answer()
-        except TestbedError as error:
-            self._life.emit.event("failed", peer=peer, error=str(error))
-            self.results["failed"] += 1
-            return error
         except Stopped:
             return None
+        except (TestbedError, OSError) as error:
+            self._life.emit.event("failed", peer=peer, error=str(error))
+            self.results["failed"] += 1
+            return error if isinstance(error, TestbedError) else PeerVanished(str(error))
         finally:
             self._life.drop(connection)
         self._life.emit.event("served", peer=peer, **outcome.results())

@@ -74,6 +74,28 @@ class Task(Generic[_T]):
         return self._outcome[0]
 
 
+class Tasks:
+    """The threads of a server; an exception in one of them is raised, not lost."""
+
+    def __init__(self) -> None:
+        self._tasks: list[Task[Any]] = []
+
+    def start(self, function: Callable[..., _T], *arguments: Any) -> Task[_T]:
+        """Start one more; raises what one that has ended meanwhile ended with."""
+        for task in self._tasks:
+            if not task.alive:
+                task.join()
+        self._tasks = [task for task in self._tasks if task.alive]
+        started = Task(function, *arguments)
+        self._tasks.append(started)
+        return started
+
+    def join(self) -> None:
+        """Wait for all of them."""
+        for task in self._tasks:
+            task.join()
+
+
 class Life:
     """One run of a program: its emitter, and whether it has been told to stop."""
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from testbed.errors import TestbedError
-from traffic.program import Life, Stopped, Task
+from traffic.program import Life, Stopped, Tasks
 from traffic.sockets import no_delay
 from traffic.web.http import HttpError, Message, Parser, response
 from traffic.web.site import Site, Web, WebObject
@@ -95,13 +95,14 @@ class Server:
 
     def serve(self, clear: socket.socket, tls: socket.socket | None = None) -> None:
         """Accept and answer; returns when the program is told to stop."""
+        tasks = Tasks()
         listeners = [clear, *([tls] if tls is not None else [])]
         try:
             while True:
                 connection, listener = self._life.accept(*listeners)
-                Task(self._connection, connection, listener is tls)
+                tasks.start(self._connection, connection, listener is tls)
         except Stopped:
-            return
+            tasks.join()
 
     def _connection(self, connection: socket.socket, over_tls: bool) -> None:
         try:
