@@ -83,6 +83,7 @@ def _run(planned: Plan, debug: bool) -> tuple[Bundle, Published | None]:
         for trial in bundle.run["trials"]:
             click.echo(trial.get("traceback", ""), err=True, nl=False)
     if bundle.ended_early:
+        bundle.release_space()
         return bundle, None
     from testbed.report.publish import publish
 

@@ -72,7 +72,7 @@ class Recorder:
         self._failure: asyncio.Future[None] | None = None
         self._deferred: list[Callable[[], Awaitable[None]]] = []
         for name in ("series", "logs", "pcap"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+            _make(folder / name)
         self._events = _open_events(folder / "events.jsonl")
 
     # -- time ------------------------------------------------------------------------------------
@@ -244,6 +244,13 @@ def _read_all(parts: list[Path]) -> pyarrow.Table:
 
     tables = [parquet.read_table(part) for part in parts]
     return pyarrow.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, folder) from error
 
 
 def _open_events(path: Path) -> int:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from testbed.errors import FeatureError, ParameterError, TestbedError
+from testbed.errors import FeatureError, ParameterError, TestbedError, UserError
 from testbed.links import kernel_engine
 from testbed.run import provenance
 from testbed.run.bundle import COMPLETE, Bundle
@@ -88,7 +88,7 @@ def plan(
         raise ParameterError(f"--repeat {count} is not allowed", remedy="repeat at least once")
     _check_engine(engine)
     use_case.topology(params)
-    call(int)  # a sandbox can be had
+    _check_results(results)
     return Plan(
         use_case=use_case, params=params, variants=chosen or tuple(use_case.variants),
         repeats=count, seed=seed, engine=engine, quick=quick, results=results, folders=folders,
@@ -101,6 +101,25 @@ def _check_engine(engine: str) -> None:
     lacks = kernel_engine.missing(netem=True, codel=False) if engine == "netem" else ""
     if lacks:
         raise FeatureError(lacks, remedy="use a kernel that has it, or --engine fabric")
+
+
+def _check_results(results: Path) -> None:
+    """A sandbox can be had, and what is written there from inside does not vanish with it."""
+    path = str(results.absolute())
+    if call(_place, path) != _place(path):
+        raise UserError(
+            f"{results} is in a folder that every sandbox has for its own (/run, /dev/shm, ...)",
+            remedy="give another --results DIR",
+        )
+
+
+def _place(path: str) -> tuple[str, int, int]:
+    """The part of `path` that exists, and which folder that is."""
+    here = Path(path)
+    while not here.exists():
+        here = here.parent
+    found = here.stat()
+    return str(here), found.st_dev, found.st_ino
 
 
 def _usual_repeats(use_case: UseCase[Any], quick: bool) -> int:

@@ -10,12 +10,12 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from testbed.run.bundle import write_file
 from testbed.run.usecase import Trial
 from testbed.sandbox import Sandbox
 
@@ -62,8 +62,8 @@ class TrialProcess:
 
     def run(self, observer: Observer) -> dict[str, Any]:
         """Run the trial; its last message ("done" or "error"), or one that says how it died."""
-        with tempfile.TemporaryDirectory(prefix="testbed-") as scratch, Sandbox() as sandbox:
-            process = self._start(sandbox, Path(scratch))
+        with Sandbox() as sandbox:
+            process = self._start(sandbox)
             try:
                 late = not self._listen(process, observer)
             except KeyboardInterrupt:
@@ -77,9 +77,9 @@ class TrialProcess:
             process.wait()
         return self._answer or {"kind": "error", "message": self._died(process.returncode)}
 
-    def _start(self, sandbox: Sandbox, scratch: Path) -> subprocess.Popen[bytes]:
-        spec = scratch / "trial.json"
-        spec.write_text(json.dumps(self._spec))
+    def _start(self, sandbox: Sandbox) -> subprocess.Popen[bytes]:
+        spec = self._log.with_suffix(".json")
+        write_file(spec, json.dumps(self._spec, indent=1) + "\n")
         with open(self._log, "wb") as log:
             # its own session: Ctrl-C is ours alone, the trial's programs must not see it
             return sandbox.popen(

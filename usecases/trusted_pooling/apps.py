@@ -24,7 +24,7 @@ from usecases.trusted_pooling.policy import Purpose
 
 _READ = 65_536
 _SEGMENT = 131_072  # bytes of a video segment
-_AHEAD = 8  # segments asked for ahead: more than the paths hold
+_AHEAD = 8  # segments asked for ahead: more than the paths and their queues hold
 
 Tell = Callable[[str, float], None]
 

@@ -58,9 +58,7 @@ class Live(Parameters):
     other: float = parameter(
         1500.0, unit="KB", help="other bytes after each, and half of it before", minimum=1
     )
-    sensitive: float = parameter(
-        30.0, unit="KB", help="sensitive bytes of a period", minimum=0.1, maximum=9e6
-    )
+    sensitive: float = parameter(30.0, unit="KB", help="sensitive bytes of a period", minimum=0.1)
 
 
 @dataclass(frozen=True, kw_only=True)

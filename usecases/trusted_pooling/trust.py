@@ -57,10 +57,11 @@ class TrustTable(Mapping[str, InterfaceKind]):
         return len(self._kinds)
 
     def explain(self) -> str:
-        """The table as text: one line a kind, aligned, with the reason."""
-        width = max(len(row.title) for row in self.values())
+        """The table as text: the kind's name and verdict, and below them the reason."""
+        width = max(len(f"{row.title} ({row.kind})") for row in self.values())
         return "\n".join(
-            f"{row.title:<{width}}  {'trusted' if row.trusted else 'not trusted':<11}  {row.reason}"
+            f"{f'{row.title} ({row.kind})':<{width}}  {'trusted' if row.trusted else 'not trusted'}"
+            f"\n    {row.reason}"
             for row in self.values()
         )
 

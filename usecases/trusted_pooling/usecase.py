@@ -46,7 +46,7 @@ class TrustedPooling(UseCase[TrustedPoolingParameters]):
     Parameters = TrustedPoolingParameters
     variants = VARIANTS
     quick = {  # noqa: RUF012 - the base class declares it a class variable
-        "web.sites": 5,
+        "web.sites": 4,
         "web.requests": 8,
         "web.weight": 0.3,
         "video.duration": 2.0,
