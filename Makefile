@@ -23,9 +23,7 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/testbed bench network
-	$(BIN)/testbed bench links
-	$(BIN)/testbed bench sandbox
+	$(BIN)/testbed bench all --fetch
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

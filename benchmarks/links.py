@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
+from benchmarks._compare import print_result, say, table
 from testbed.links import LinkSpec, kernel_engine
 from testbed.sandbox import call
 
@@ -24,9 +24,9 @@ def command(quick: bool, only: str | None, seconds: float, as_json: bool) -> Non
     rows: list[dict[str, Any]] = []
     for engine in [only] if only else _engines():
         for number, spec in enumerate(specs, 1):
-            click.echo(f"{engine}: {number} of {len(specs)} ({spec}) ...", err=True)
+            say(f"{engine}: {number} of {len(specs)} ({spec}) ...")
             rows.append(call(_measure, engine, spec, seconds))
-    click.echo(json.dumps({"rows": rows}) if as_json else _table(rows))
+    print_result({"rows": rows}, _table(rows), as_json)
 
 
 def _engines() -> list[str]:
@@ -41,17 +41,22 @@ def _measure(engine: str, spec: LinkSpec, seconds: float) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| engine | bw Mb/s | delay | loss % | rate Mb/s | error % | delay error p50, p99 ms "
-        "| lost of probes (fair: 99%) |",
-        "|---|---|---|---|---|---|---|---|",
+    head = [
+        *("engine", "bw Mb/s", "delay", "loss %", "rate Mb/s", "error %"),
+        *("delay error p50, p99 ms", "lost of probes (fair: 99%)"),
     ]
-    for row in rows:
-        rate = "-" if row["rate_mbps"] is None else f"{row['rate_mbps']:.3f}"
-        error = "-" if row["rate_error_percent"] is None else f"{row['rate_error_percent']:+.2f}"
-        lines.append(
-            f"| {row['engine']} | {row['bw']} | {row['delay']} | {row['loss']} | {rate} | {error} "
-            f"| {row['delay_error_p50_ms']:.3f}, {row['delay_error_p99_ms']:.3f} "
-            f"| {row['lost']} of {row['probes']} ({row['lost_low']} to {row['lost_high']}) |"
-        )
-    return "\n".join(lines)
+    return table(head, [_cells(row) for row in rows])
+
+
+def _cells(row: dict[str, Any]) -> list[object]:
+    rate, error = row["rate_mbps"], row["rate_error_percent"]
+    return [
+        row["engine"],
+        row["bw"],
+        row["delay"],
+        row["loss"],
+        None if rate is None else f"{rate:.3f}",
+        None if error is None else f"{error:+.2f}",
+        f"{row['delay_error_p50_ms']:.3f}, {row['delay_error_p99_ms']:.3f}",
+        f"{row['lost']} of {row['probes']} ({row['lost_low']} to {row['lost_high']})",
+    ]

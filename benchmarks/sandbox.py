@@ -7,7 +7,6 @@ processes on it see them), interfaces, mounts, and processes that carry the expe
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from benchmarks._compare import print_result, say, table
 
 _EXPERIMENT = """
 import sys
@@ -33,19 +34,21 @@ _PATIENCE_S = 10.0
 
 
 @click.command()
-@click.option("--kills", default=50, type=click.IntRange(1), help="How many experiments to kill.")
+@click.option("--kills", type=click.IntRange(1), help="How many experiments to kill (50).")
 @click.option("--seed", default=1, help="Fixes the moments.")
+@click.option("--quick", is_flag=True, help="Ten experiments.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-def command(kills: int, seed: int, as_json: bool) -> int:
-    """Kill experiments at random moments and list what is left of them."""
-    outcome = kill_many(kills, seed)
-    if as_json:
-        click.echo(json.dumps(outcome))
-    else:
-        left = ", ".join(f"{len(v)} {k}" for k, v in outcome["left"].items())
-        click.echo(f"{kills} experiments killed; left behind: {left}")
-        click.echo(f"slowest to vanish: {outcome['slowest_s']:.2f} s after its holder was killed")
-    return 1 if any(outcome["left"].values()) else 0
+def command(kills: int | None, seed: int, quick: bool, as_json: bool) -> int:
+    """Kill experiments at random moments and list what is left of them.
+
+    Exit status 1 when anything is.
+    """
+    outcome = kill_many(kills or (10 if quick else 50), seed)
+    left = outcome["left"]
+    cells = [outcome["kills"], *(len(found) for found in left.values()), outcome["slowest_s"]]
+    head = ["killed", *(f"{kind} left" for kind in left), "slowest to vanish s"]
+    print_result(outcome, table(head, [cells]), as_json)
+    return 1 if any(left.values()) else 0
 
 
 def kill_many(kills: int, seed: int) -> dict[str, Any]:
@@ -54,6 +57,8 @@ def kill_many(kills: int, seed: int) -> dict[str, Any]:
     moments = random.Random(seed)
     slowest = 0.0
     for number in range(kills):
+        if number % 10 == 0:
+            say(f"{number} of {kills} killed ...")
         mark = f"liquidnet-kill-{os.getpid()}-{number}"
         holder = subprocess.Popen(
             [sys.executable, "-c", _EXPERIMENT, mark],
