@@ -180,6 +180,19 @@ class Link(MininetLink):
         second = self.specs[1].replace(**_renamed({**changes, **(params2 or {})}))
         self.wire = self._engines.update(self.wire, (first, second))
         self.specs = (first, second)
+        self._notify("link update", _summary(changes, params1, params2))
+
+    def _notify(self, kind: str, what: str, **data: Any) -> None:
+        network = self._nodes[0].network
+        if network is not None:
+            network.notify(kind, mark=f"{self.label} {what}", link=str(self), **data)
+
+    @property
+    def label(self) -> str:
+        """A short name: of the interface that was given one by hand, else of the two nodes."""
+        names = [(intf.node.name, intf.name) for intf in (self.intf1, self.intf2)]
+        given = [intf for node, intf in names if not intf.startswith(f"{node}-eth")]
+        return given[0] if given else "-".join(node for node, _intf in names)
 
     def delete(self) -> None:
         """Remove the link."""
@@ -214,6 +227,11 @@ def _renamed(params: dict[str, Any]) -> dict[str, Any]:
         params = dict(params)
         params["queue"] = params.pop("max_queue_size")
     return params
+
+
+def _summary(*changes: dict[str, Any] | None) -> str:
+    """What an update changes, for a figure: "bw 5, delay 30ms"."""
+    return ", ".join(f"{key} {value}" for each in changes for key, value in (each or {}).items())
 
 
 def _split(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,7 +11,7 @@ import errno
 import ipaddress
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -77,6 +77,7 @@ class Network(Mininet):
             )
         self.engines = Engines(prefer=engine, seed=seed)
         self.group = next(_groups)
+        self.observers: list[Callable[..., None]] = []
         self._plan = plan or AddressPlan()
         self._routed = False
         self._openvswitch: OpenVSwitch | None = None
@@ -167,6 +168,15 @@ class Network(Mininet):
             self[node].apply_routes(routes)
 
     # -- running ------------------------------------------------------------------------------
+
+    def notify(self, kind: str, *, mark: str = "", **data: Any) -> None:
+        """Tell every observer that the running network has changed.
+
+        An observer is called as `observer(kind, mark=..., **data)`; `mark` is a short text for
+        figures ("wifi down"), `data` fits into JSON.
+        """
+        for observer in list(self.observers):
+            observer(kind, mark=mark, **data)
 
     @property
     def openvswitch(self) -> OpenVSwitch:

@@ -4,6 +4,7 @@
     bars      a metric of whole trials per variant: mean, 95% interval, each trial a dot
     against   a metric of whole trials against a parameter (many bundles: a sweep)
     cdf       the distribution of a metric's values per variant
+    marks     what changed in the network meanwhile: thin lines with labels
     legend    the variants' names, outside the axes
 
 Every helper draws the variants in the use case's order and looks.  What a figure shows is the
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.errors import ExperimentError
 from testbed.report import style
+from testbed.report.marks import marks as marks
 from testbed.run.statistics import estimate, t95
 from testbed.run.usecase import Figure, MissingData
 

@@ -6,7 +6,7 @@ nothing to return: a claim is then not judged and a figure not drawn, and both s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -146,19 +146,29 @@ class Results:
 
     def events(self, kind: str, *, variant: str | None = None) -> pandas.DataFrame:
         """Events of a kind: bundle, variant, repeat, time_s, and what was recorded with them."""
+        found = self._events(lambda event: event["kind"] == kind, variant)
+        if found.empty:
+            raise MissingData(f"no event {kind!r}" + (f" of variant {variant}" if variant else ""))
+        return found
+
+    def marks(self, *, variant: str | None = None) -> pandas.DataFrame:
+        """Events that have a `mark`, the text for figures, in order; empty where none has."""
+        found = self._events(lambda event: bool(event.get("mark")), variant)
+        return found.sort_values("time_s", kind="stable")
+
+    def _events(
+        self, wanted: Callable[[Mapping[str, Any]], bool], variant: str | None
+    ) -> pandas.DataFrame:
         import pandas
 
         rows = [
             {"bundle": place, **event}
             for place, bundle in enumerate(self.bundles)
             for event in bundle.events()
-            if event["kind"] == kind and variant in (None, event["variant"])
+            if wanted(event) and variant in (None, event["variant"])
         ]
         found = pandas.DataFrame(rows, columns=None if rows else [*_TRIAL, "time_s", "kind"])
-        found = found.merge(self.trials[_TRIAL], on=_TRIAL)
-        if found.empty:
-            raise MissingData(f"no event {kind!r}" + (f" of variant {variant}" if variant else ""))
-        return found
+        return found.merge(self.trials[_TRIAL], on=_TRIAL)
 
     def _select(self, metric: str, variant: str | None, source: str | None) -> pandas.DataFrame:
         table = self.table

@@ -80,6 +80,8 @@ class Conductor:
         watch = asyncio.ensure_future(self._watch(net, cpu))
         self._progress("")
         self.record.epoch = started
+        if hasattr(net, "observers"):
+            net.observers.append(self.record.event)
         try:
             await self.record.supervise(self.use_case.run(net, self.params, self.record))
         except asyncio.CancelledError:
