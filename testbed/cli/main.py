@@ -81,7 +81,8 @@ def main(argv: list[str] | None = None) -> None:
 def _explain(error: Exception, debug: bool) -> int:
     if debug:
         raise error
-    print(f"testbed: {error}", file=sys.stderr)
+    for line in str(error).splitlines() or [""]:
+        print(f"testbed: {line}", file=sys.stderr)
     status: Any = getattr(error, "exit_status", 1)
     return int(status)
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from mininet.link import Intf as MininetIntf
 
-from testbed.errors import KernelError, TopologyError
+from testbed.errors import KernelError
 from testbed.kernel import rtnetlink
+from testbed.network import rules
 
 if TYPE_CHECKING:
     from testbed.network.link import Link
@@ -63,14 +64,7 @@ class Intf(MininetIntf):
 
     def setIP(self, ipstr: str, prefixLen: int | str | None = None) -> str:
         """Set the IPv4 address ("10.0.0.1/8"), replacing the one set before; brings it up."""
-        if "/" in ipstr:
-            ipstr, prefixLen = ipstr.split("/")
-        if prefixLen is None:
-            raise TopologyError(
-                f"{self.name}: address {ipstr} has no prefix length",
-                remedy=f'write it as "{ipstr}/24"',
-            )
-        new = self._interface(f"{ipstr}/{prefixLen}", 4)
+        new = rules.address(ipstr, 4, owner=self.name, prefix=str(prefixLen or ""))
         messages = []
         if self.ip and self.name != "lo":
             old = ipaddress.ip_interface(f"{self.ip}/{self.prefixLen}")
@@ -80,29 +74,14 @@ class Intf(MininetIntf):
             messages.append(rtnetlink.set_link(self.index, up=True))
         self.node.netlink.batch(messages)
         self._up = True
-        self.ip, self.prefixLen = ipstr, str(prefixLen)
+        self.ip, self.prefixLen = str(new.ip), str(new.network.prefixlen)
         return ""
 
     def setIP6(self, ip6: str) -> None:
         """Add an IPv6 address ("fd00::1/64"), usable at once."""
-        new = self._interface(ip6, 6)
+        new = rules.address(ip6, 6, owner=self.name)
         self.node.netlink.request(rtnetlink.add_address(self.index, new))
         self.ip6, self.prefixLen6 = str(new.ip), new.network.prefixlen
-
-    def _interface(self, text: str, version: int) -> rtnetlink.Interface:
-        try:
-            address = ipaddress.ip_interface(text)
-        except ValueError as error:
-            raise TopologyError(
-                f"{self.name}: {text!r} is not an address ({error})",
-                remedy='write one like "10.0.1.2/24" or "fd00:1::2/64"',
-            ) from error
-        if address.version != version:
-            raise TopologyError(
-                f"{self.name}: {text} is an IPv{address.version} address",
-                remedy="give IPv4 as ip= and IPv6 as ip6=",
-            )
-        return address
 
     def IP6(self) -> str | None:
         """The interface's IPv6 address."""

@@ -11,6 +11,7 @@ network share a netlink group, so that one message removes them all.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from testbed.errors import TopologyError
 from testbed.kernel import rtnetlink
 from testbed.kernel.rtnetlink import VethEnd
 from testbed.links import Engines, LinkSpec, Wire, offloads
+from testbed.network import rules
 from testbed.network.intf import Intf
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ _IMPAIRMENTS = frozenset(
 )
 # TCLink options that choose between shapers which here mean the same
 _SAME_MEANING = frozenset(("use_hfsc", "use_tbf", "speedup", "gro", "txo", "rxo"))
-_MAX_NAME = 15
 
 _indexes = itertools.count(1000)  # interface numbers unused by what the kernel numbers itself
 _wires = itertools.count(1)
@@ -51,10 +52,10 @@ class Link(MininetLink):
         self._nodes = (node1, node2)
         self.indexes: dict[tuple[Node, str], int] = {}
         self.born_up: set[int] = set()  # indexes of ends that the kernel made up at once
-        self.specs: tuple[LinkSpec, LinkSpec] | None = None
+        self.specs: tuple[LinkSpec, LinkSpec] | None
         self.wire: Wire | None = None
         self._engines: Engines | None = None
-        params = self._take_specs(params)
+        self.specs, params = take_specs(params)
         intf = params.setdefault("intf", Intf)
         for side in ("cls1", "cls2"):
             chosen = params.get(side) or intf
@@ -62,18 +63,6 @@ class Link(MininetLink):
         super().__init__(node1, node2, **params)
         if self.specs is not None:
             self._attach()
-
-    def _take_specs(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Take what describes the link out of `params` (and params1, params2) as `specs`."""
-        common, params = _split(params)
-        sides = []
-        for key in ("params1", "params2"):
-            own, rest = _split(params.get(key) or {})
-            params[key] = rest
-            sides.append({**common, **own})
-        if any(sides):
-            self.specs = (_spec(sides[0]), _spec(sides[1]))
-        return params
 
     def makeIntfPair(
         self,
@@ -86,13 +75,13 @@ class Link(MininetLink):
     ) -> None:
         """Called by Mininet's constructor: make the interfaces, named and in their namespaces."""
         node1, node2 = self._nodes
-        for name in (intfname1, intfname2):
-            if len(name) > _MAX_NAME:
-                raise TopologyError(
-                    f"interface name {name!r} is longer than {_MAX_NAME} characters",
-                    remedy="shorten the node's name, or give intfName1= / intfName2=",
-                )
         for node, name in ((node1, intfname1), (node2, intfname2)):
+            rules.interface_name(name)
+            if name in node.nameToIntf or (node, name) in self.indexes:
+                raise TopologyError(
+                    f"{node.name} has an interface {name!r} already",
+                    remedy="give the new one another name or port",
+                )
             self.indexes[node, name] = next(_indexes)
         end1 = self._end(node1, intfname1, addr1)
         end2 = self._end(node2, intfname2, addr2)
@@ -209,6 +198,27 @@ class TCLink(Link, MininetTCLink):
     """Base for user classes derived from Mininet's `TCLink`."""
 
 
+def take_specs(
+    params: dict[str, Any],
+) -> tuple[tuple[LinkSpec, LinkSpec] | None, dict[str, Any]]:
+    """What `params` (and params1, params2 in it) say the link does, and what is left of them.
+
+    Raises `ParameterError` and `TopologyError` for what cannot be meant.
+    """
+    common, params = _split(params)
+    sides = []
+    for key in ("params1", "params2"):
+        side = params.get(key) or {}
+        if not isinstance(side, dict):
+            raise TopologyError(f"{key} is {side!r}", remedy=f'write {key}={{"delay": "10ms"}}')
+        own, rest = _split(side)
+        params[key] = rest
+        sides.append({**common, **own})
+    if not any(sides):
+        return None, params
+    return (_spec(sides[0]), _spec(sides[1])), params
+
+
 def _engines_of(node: Node) -> Engines:
     if node.network is None:
         raise TopologyError(
@@ -254,4 +264,12 @@ def _split(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _spec(own: dict[str, Any]) -> LinkSpec:
+    try:
+        return _same_spec(**own)
+    except TypeError:  # a value that cannot be a key of the cache: let its check say what it is
+        return LinkSpec(**own)
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _same_spec(**own: Any) -> LinkSpec:
     return LinkSpec(**own)

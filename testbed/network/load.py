@@ -11,7 +11,8 @@ from typing import Any
 
 from mininet.topo import Topo
 
-from testbed.errors import TestbedError, TopologyError
+from testbed.errors import TestbedError, TopologyError, UserError
+from testbed.network.where import Place, placed
 
 _MODULE = "testbed_user_topology"
 
@@ -70,6 +71,11 @@ def build(factory: Callable[..., Topo], path: Path, arguments: dict[str, Any]) -
     """Build a topology; what fails in the user's code is said with its line."""
     try:
         return factory(**arguments)
+    except UserError as error:
+        if hasattr(error, "place"):
+            raise
+        line = _line(error, path).strip(":")
+        raise placed(error, Place(str(path), int(line)) if line else None) from error
     except TestbedError:
         raise
     except Exception as error:

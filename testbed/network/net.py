@@ -19,7 +19,7 @@ from mininet.log import output
 from mininet.net import Mininet
 from mininet.topo import Topo
 
-from testbed.errors import ExperimentError, KernelError, PrivilegeError, TopologyError
+from testbed.errors import ExperimentError, KernelError, PrivilegeError
 from testbed.kernel import RtNetlink, rtnetlink
 from testbed.kernel.namespaces import sysctl
 from testbed.links import Engines
@@ -37,8 +37,14 @@ from testbed.network.link import Link
 from testbed.network.node import Host, Router
 from testbed.network.ovs import OpenVSwitch
 from testbed.network.shell import HOSTS_FILE, SUPPLY
+from testbed.network.sketch import Settings, of_network
 from testbed.network.switch import Bridge, Switch
+from testbed.network.validate import refuse_bad, refuse_bad_sketch
+from testbed.network.validate_calls import check_link, check_node
+from testbed.network.where import at, caller, watch
 from testbed.sandbox import inside
+
+watch()
 
 _groups = itertools.count(0x6D6E)
 
@@ -80,6 +86,10 @@ class Network(Mininet):
         self.observers: list[Callable[..., None]] = []
         self._plan = plan or AddressPlan()
         self._routed = False
+        self._validated = False  # as a whole, so that links need no check of their own
+        self._settings = Settings(
+            host=host, switch=switch, link=link, ip_base=options.get("ipBase", "10.0.0.0/8")
+        )
         self._openvswitch: OpenVSwitch | None = None
         self.stopped = False
         sysctl("net/ipv6/conf/default/disable_ipv6", 1)  # switches and their ports stay silent
@@ -98,11 +108,13 @@ class Network(Mininet):
 
     def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:
         """As in Mininet; a host of a routed network gets its addresses by plan."""
-        self._check_new(name)
-        if self._routed:
-            params.setdefault("ip", None)
-        node = super().addHost(name, cls=adapt(cls) if cls else None, **params)
-        node.network = self
+        with at(caller):
+            check_node(self, name, params)
+            given = dict(params)
+            if self._routed:
+                params.setdefault("ip", None)
+            node = super().addHost(name, cls=adapt(cls) if cls else None, **params)
+        self._own(node, given)
         if self._routed or "ip6" in params:
             # Its interfaces, still to come, would keep silent for a second to detect duplicates.
             node.sysctl("net/ipv6/conf/default/accept_dad", 0)
@@ -110,35 +122,49 @@ class Network(Mininet):
 
     def addSwitch(self, name: str, cls: Any = None, **params: Any) -> Any:
         """As in Mininet."""
-        self._check_new(name)
-        node = super().addSwitch(name, cls=adapt(cls) if cls else None, **params)
-        node.network = self
+        with at(caller):
+            check_node(self, name, params)
+            node = super().addSwitch(name, cls=adapt(cls) if cls else None, **params)
+        self._own(node, params)
         return node
 
-    def _check_new(self, name: str) -> None:
-        if name in self.nameToNode:
-            raise TopologyError(f"there are two nodes named {name!r}", remedy="rename one of them")
+    def _own(self, node: Any, given: dict[str, Any]) -> None:
+        """Make `node` ours; what its user gave, and where, is kept for checks to come."""
+        node.network = self
+        if self.topo is None:
+            node.given, node.place = given, caller()
 
     def addLink(self, node1: Any, node2: Any, *args: Any, **params: Any) -> Any:
         """As in Mininet, with the parameters of `LinkSpec` besides."""
-        if params.get("cls"):
-            params["cls"] = adapt(params["cls"])
-        return super().addLink(node1, node2, *args, **params)
+        with at(caller):
+            if params.get("cls"):
+                params["cls"] = adapt(params["cls"])
+            if not self._validated:
+                check_link(self, node1, node2)
+            link = super().addLink(node1, node2, *args, **params)
+        if self.topo is None:
+            link.place = caller()
+        return link
 
     def buildFromTopo(self, topo: Topo | None = None) -> None:
         """Build the nodes and links of a topology."""
         topo = topo or self.topo
         assert topo is not None
+        refuse_bad(topo, self._settings, choose=self.engines.choose)
         classes = (topo.nodeInfo(name).get("cls") for name in topo.hosts())
         self._routed = any(isinstance(cls, type) and issubclass(cls, Router) for cls in classes)
         SUPPLY.prepare(len(topo.hosts()))
+        self._validated = True
         try:
             super().buildFromTopo(topo)
         finally:
+            self._validated = False
             SUPPLY.discard()
 
     def configHosts(self) -> None:
         """Configure the hosts; in a routed network plan what was not given by hand."""
+        if self.topo is None:
+            refuse_bad_sketch(of_network(self))
         super().configHosts()
         if self._routed:
             self._apply_plan()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mininet.node import Host as MininetHost
 from mininet.node import Node as MininetNode
 
-from testbed.errors import TopologyError
 from testbed.kernel import RtNetlink, rtnetlink
+from testbed.network import rules
 from testbed.network.shell import LazyShell
 
 if TYPE_CHECKING:
@@ -87,19 +87,15 @@ class Node(LazyShell):
         self.add_route(f"{ip}/{ipaddress.ip_address(ip).max_prefixlen}", dev=str(intf))
 
     def setDefaultRoute(self, intf: Any = None) -> None:
-        """Default route through an interface, or "via ADDRESS [dev INTERFACE]"."""
-        words = str(intf).split()
-        if words[:1] in (["via"], ["dev"]) and len(words) % 2 == 0:
-            options = dict(zip(words[::2], words[1::2], strict=True))
-        elif len(words) == 1:
-            options = {"dev": words[0]}
-        else:
-            raise TopologyError(
-                f"{self.name}: default route {str(intf)!r}",
-                remedy='write an interface, or "via ADDRESS [dev INTERFACE]"',
-            )
-        any_address = "::/0" if ":" in options.get("via", "") else "0.0.0.0/0"
-        self.add_route(any_address, via=options.get("via", ""), dev=options.get("dev", ""))
+        """Default route through an interface, or "via ADDRESS [dev INTERFACE] [metric N]"."""
+        route = rules.default_route(intf, owner=self.name)
+        via = route.get("via", "")
+        self.add_route(
+            "::/0" if ":" in via else "0.0.0.0/0",
+            via=via,
+            dev=route.get("dev", ""),
+            metric=int(route.get("metric", 0)),
+        )
 
     def add_route(
         self, destination: str, *, via: str = "", dev: str = "", table: int = 254, metric: int = 0

@@ -87,7 +87,7 @@ def plan(
     if count < 1:
         raise ParameterError(f"--repeat {count} is not allowed", remedy="repeat at least once")
     _check_engine(engine)
-    use_case.topology(params)
+    _check_topology(use_case.topology(params))
     _check_results(results)
     return Plan(
         use_case=use_case, params=params, variants=chosen or tuple(use_case.variants),
@@ -101,6 +101,16 @@ def _check_engine(engine: str) -> None:
     lacks = kernel_engine.missing(netem=True, codel=False) if engine == "netem" else ""
     if lacks:
         raise FeatureError(lacks, remedy="use a kernel that has it, or --engine fabric")
+
+
+def _check_topology(topo: Any) -> None:
+    """Refuse now what no trial could build (a use case may have a network of another kind)."""
+    from mininet.topo import Topo
+
+    if isinstance(topo, Topo):
+        from testbed.network.validate import refuse_bad
+
+        refuse_bad(topo)
 
 
 def _check_results(results: Path) -> None:
