@@ -31,6 +31,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _T = TypeVar("_T")
 
 
+class _Thread(threading.local):
+    """The namespaces that this thread left to be inside others, outermost first."""
+
+    def __init__(self) -> None:
+        self.left: list[int] = []
+
+
+_thread = _Thread()
+
+
 def _check(result: int, what: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
@@ -84,15 +94,15 @@ def in_new_thread(function: Callable[[], _T]) -> _T:
 class NetworkNamespace:
     """A network namespace held by a file descriptor; `with ns:` puts this thread inside it.
 
-    Blocks may nest, also across namespaces.  While inside, sockets are created in it and
-    /proc/sys/net shows its settings; a child process started there stays in it.
+    Blocks may nest, also across namespaces, and several threads may be inside.  While inside,
+    sockets are created in it and /proc/sys/net shows its settings; a child process started there
+    stays in it.
     """
 
-    __slots__ = ("_entered_from", "fd")
+    __slots__ = ("fd",)
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._entered_from: list[int] = []
 
     @classmethod
     def create(cls) -> NetworkNamespace:
@@ -125,7 +135,7 @@ class NetworkNamespace:
     def __enter__(self) -> NetworkNamespace:
         home = open_current("net")
         setns(self.fd, CLONE_NEWNET)
-        self._entered_from.append(home)
+        _thread.left.append(home)
         return self
 
     def __exit__(
@@ -134,7 +144,7 @@ class NetworkNamespace:
         _value: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        home = self._entered_from.pop()
+        home = _thread.left.pop()
         setns(home, CLONE_NEWNET)
         os.close(home)
 

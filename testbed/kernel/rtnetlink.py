@@ -13,6 +13,7 @@ import ipaddress
 import os
 import socket
 import struct
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -264,6 +265,7 @@ class RtNetlink:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
         self._sequence = 0
+        self._lock = threading.Lock()  # a timeline's thread may use a node's socket too
 
     def close(self) -> None:
         """Close the socket."""
@@ -272,11 +274,13 @@ class RtNetlink:
     def batch(self, messages: Sequence[Message]) -> None:
         """Send messages in order; the first one refused raises `KernelError` after the rest ran."""
         for start in range(0, len(messages), _BATCH):
-            self._send(messages[start : start + _BATCH])
+            with self._lock:
+                self._send(messages[start : start + _BATCH])
 
     def request(self, message: Message) -> None:
         """Send one message."""
-        self._send((message,))
+        with self._lock:
+            self._send((message,))
 
     def _send(self, messages: Sequence[Message]) -> None:
         first = self._sequence + 1
@@ -305,6 +309,10 @@ class RtNetlink:
 
     def link(self, name: str) -> LinkState:
         """State of the interface called `name`; `KernelError` (ENODEV) where there is none."""
+        with self._lock:
+            return self._link(name)
+
+    def _link(self, name: str) -> LinkState:
         self._sequence += 1
         payload = link(extra=attribute(IFLA_IFNAME, name))
         header = _HEADER.pack(16 + len(payload), RTM_GETLINK, NLM_F_REQUEST, self._sequence, 0)

@@ -11,11 +11,15 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from testbed.errors import KernelError
 from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink
 from testbed.links.histogram import Histogram
 from testbed.links.spec import LinkSpec
+
+if TYPE_CHECKING:
+    from testbed.links.outages import Outages
 
 BACKLOG_SPELL_S = 0.05
 """Spells in which packets wait without a pause count as backlogged from this length on: over two
@@ -58,7 +62,8 @@ class DirectionReport:
 
     `lost_packets` by the loss model, `queue_drops` by the queue's limit or its management,
     `outside_drops` by the kernel outside the model (0 in a run that can be believed),
-    `down_drops` because the receiving interface was down; `inside_packets` are in it now.
+    `down_drops` because the link or the receiving interface was down, or went down with them
+    inside; `inside_packets` are in it now.
     `lag` counts how late each packet left against its ideal departure; None where the engine
     cannot know.  While packets waited (`backlogged_s` seconds in all, in spells of at least
     `BACKLOG_SPELL_S`) the link let `backlogged_bytes` through, which at the configured rate takes
@@ -103,6 +108,7 @@ class Engine(ABC):
 
     name: str
     namespace: NetworkNamespace
+    outages: Outages
 
     @abstractmethod
     def attach(self, wire: Wire) -> None:
@@ -114,6 +120,24 @@ class Engine(ABC):
 
         Returns the wire under its new specifications.
         """
+
+    def down(self, wire: Wire) -> None:
+        """Take the carrier from both ends; what is inside is lost."""
+        self.outages.begin(wire.ports)
+        self._set_devices(wire, up=False)
+
+    def up(self, wire: Wire) -> None:
+        """Give the carrier back; the wire is empty."""
+        self._set_devices(wire, up=True)
+        self.outages.end(wire.ports)
+
+    def devices(self, wire: Wire) -> list[int]:
+        """The interfaces that are down while the wire is."""
+        return list(wire.ports)
+
+    def _set_devices(self, wire: Wire, *, up: bool) -> None:
+        with self.namespace:
+            set_state(self.devices(wire), up=up)
 
     @abstractmethod
     def detach(self, wire: Wire) -> None:
@@ -145,8 +169,13 @@ def make_namespace() -> NetworkNamespace:
 
 def bring_up(ports: Sequence[int]) -> None:
     """Bring interfaces of the calling thread's namespace up."""
+    set_state(ports, up=True)
+
+
+def set_state(ports: Sequence[int], *, up: bool) -> None:
+    """Bring interfaces of the calling thread's namespace up or down, without ARP."""
     netlink = RtNetlink()
     try:
-        netlink.batch([rtnetlink.set_link(port, up=True, arp=False) for port in ports])
+        netlink.batch([rtnetlink.set_link(port, up=up, arp=False) for port in ports])
     finally:
         netlink.close()

@@ -7,6 +7,7 @@ fabric   our own process: everything everywhere, and the only one whose losses a
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -47,6 +48,7 @@ class Engines:
             )
         self._prefer = prefer
         self._seed = seed
+        self._lock = threading.RLock()  # changes come from threads too
         self._engines: dict[str, Engine] = {}
         self._wires: dict[str, tuple[Engine, Wire]] = {}
         self._choices: dict[str, Choice] = {}
@@ -95,10 +97,11 @@ class Engines:
         if wire.name in self._wires:
             raise TestbedError(f"there is a wire {wire.name!r} already", remedy="detach it first")
         choice = self._choice(wire.name, wire.specs)
-        engine = self.engine(choice.engine)
-        engine.attach(wire)
-        self._wires[wire.name] = engine, wire
-        self._choices[wire.name] = choice
+        with self._lock:
+            engine = self.engine(choice.engine)
+            engine.attach(wire)
+            self._wires[wire.name] = engine, wire
+            self._choices[wire.name] = choice
         return engine
 
     def update(self, wire: Wire, specs: Specs) -> Wire:
@@ -106,11 +109,24 @@ class Engines:
 
         Raises `ParameterError` where the engine that carries it cannot do what is asked.
         """
-        engine, current = self._wire(wire)
-        self._require_expressible(engine, current, specs)
-        updated = engine.update(current, specs)
-        self._wires[wire.name] = engine, updated
-        return updated
+        with self._lock:
+            engine, current = self._wire(wire)
+            self._require_expressible(engine, current, specs)
+            updated = engine.update(current, specs)
+            self._wires[wire.name] = engine, updated
+            return updated
+
+    def down(self, wire: Wire) -> None:
+        """Take the carrier from both ends of a wire; what is inside is lost."""
+        with self._lock:
+            engine, current = self._wire(wire)
+            engine.down(current)
+
+    def up(self, wire: Wire) -> None:
+        """Give the carrier back."""
+        with self._lock:
+            engine, current = self._wire(wire)
+            engine.up(current)
 
     def _require_expressible(self, engine: Engine, wire: Wire, specs: Specs) -> None:
         if engine.name == "fabric":
@@ -129,9 +145,10 @@ class Engines:
 
     def detach(self, wire: Wire) -> None:
         """Stop carrying a wire (its choice stays on record)."""
-        engine, current = self._wire(wire)
-        engine.detach(current)
-        del self._wires[wire.name]
+        with self._lock:
+            engine, current = self._wire(wire)
+            engine.detach(current)
+            del self._wires[wire.name]
 
     def _wire(self, wire: Wire) -> tuple[Engine, Wire]:
         if wire.name not in self._wires:
@@ -142,7 +159,8 @@ class Engines:
 
     def reports(self) -> list[DirectionReport]:
         """What each direction of each wire did so far."""
-        return [report for engine in self._engines.values() for report in engine.reports()]
+        with self._lock:
+            return [report for engine in self._engines.values() for report in engine.reports()]
 
     def check(self) -> None:
         """Raise `EngineError` if an engine has died."""

@@ -25,6 +25,7 @@ from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink
 from testbed.kernel.rtnetlink import Message
 from testbed.links import counters, tc
 from testbed.links.engine import DirectionReport, Engine, Specs, Wire, bring_up, make_namespace
+from testbed.links.outages import Outages
 from testbed.links.spec import FULL_FRAME, LinkSpec
 
 _UNLIMITED_BPS = 1e12
@@ -163,6 +164,7 @@ class KernelEngine(Engine):
     def __init__(self, name: str) -> None:
         self.name = name
         self.namespace = make_namespace()
+        self.outages = Outages(self.namespace)
         self._wires: dict[str, tuple[Wire, tuple[_Path, _Path]]] = {}
         self._before: dict[int, counters.Counters] = {}
         self._made = 0
@@ -206,6 +208,11 @@ class KernelEngine(Engine):
         self._wires[wire.name] = updated, paths
         return updated
 
+    def devices(self, wire: Wire) -> list[int]:
+        """The ports, and the shapers inside, which hold what waits."""
+        _wire, paths = self._wires[wire.name]
+        return list(dict.fromkeys([*wire.ports, *(path.shaper for path in paths)]))
+
     def detach(self, wire: Wire) -> None:
         """Stop carrying `wire`."""
         _wire, paths = self._wires.pop(wire.name)
@@ -225,7 +232,9 @@ class KernelEngine(Engine):
             kernel = counters.interfaces()
             qdiscs = tc.statistics()
         return [
-            self._report(wire, side, path, kernel, qdiscs)
+            self.outages.account(
+                self._report(wire, side, path, kernel, qdiscs), path.source, path.target
+            )
             for wire, paths in self._wires.values()
             for side, path in enumerate(paths)
             if path.source in kernel and path.target in kernel

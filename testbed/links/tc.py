@@ -16,14 +16,16 @@ from testbed.kernel.rtnetlink import NLM_F_CREATE, NLM_F_EXCL, Message, attribut
 from testbed.links import counters
 
 ROOT, INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
+RECEIVED, SENT = 0xFFFFFFF2, 0xFFFFFFF3
 ROOT_HANDLE, CLASS, LEAF_HANDLE, INGRESS_HANDLE = 0x10000, 0x10001, 0x100000, 0xFFFF0000
 
 _RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
-_RTM_NEWTCLASS, _RTM_NEWTFILTER = 40, 44
+_RTM_NEWTCLASS, _RTM_NEWTFILTER, _RTM_DELTFILTER = 40, 44, 45
 _TCA_KIND, _TCA_OPTIONS, _TCA_STATS2 = 1, 2, 7
 _TCMSG = struct.Struct("=BxxxiIII")
 _NEW = NLM_F_CREATE | NLM_F_EXCL
 _TICK_NS = 64
+_ALL_PROTOCOLS = 0x0300
 _U32 = 0xFFFFFFFF
 
 
@@ -123,18 +125,32 @@ def ingress(index: int) -> Message:
     return qdisc(index, "ingress", handle=INGRESS_HANDLE, parent=INGRESS)
 
 
-def redirect(index: int, target: int) -> Message:
+def clsact(index: int) -> Message:
+    """The hooks for filters on what an interface receives (`RECEIVED`) and sends (`SENT`)."""
+    return qdisc(index, "clsact", handle=INGRESS_HANDLE, parent=INGRESS)
+
+
+def redirect(
+    index: int,
+    target: int,
+    *,
+    hook: int = INGRESS_HANDLE,
+    priority: int = 1,
+    source_mac: str = "",
+) -> Message:
     """All that `index` receives leaves by `target` (u32 that matches everything, mirred).
+
+    With `hook=SENT` it is what `index` sends, with `source_mac` only what that address sent.
 
     A copy leaves and the original is freed at once, so that a packet does not hold its sender's
     socket buffer while it waits in the link: a sender does not feel a queue beyond its own NIC.
     """
-    selector = struct.pack("=BBBxHHhhI", 1, 0, 1, 0, 0, 0, 0, 0) + struct.pack("=IIii", 0, 0, 0, 0)
+    keys = _source_keys(source_mac) if source_mac else [struct.pack("=IIii", 0, 0, 0, 0)]
+    selector = struct.pack("=BBBxHHhhI", 1, 0, len(keys), 0, 0, 0, 0, 0) + b"".join(keys)
     stolen, egress_mirror = 4, 2
     mirred = struct.pack("=IIiiiiI", 0, 0, stolen, 0, 0, egress_mirror, target)
     action = attribute(1, "mirred") + nested(2, attribute(2, mirred))
     options = attribute(5, selector) + nested(7, nested(1, action))
-    all_protocols = 1 << 16 | 0x0300
     return _message(
         _RTM_NEWTFILTER,
         _NEW,
@@ -142,8 +158,31 @@ def redirect(index: int, target: int) -> Message:
         "u32",
         options,
         handle=0,
-        parent=INGRESS_HANDLE,
-        info=all_protocols,
+        parent=hook,
+        info=priority << 16 | _ALL_PROTOCOLS,
+    )
+
+
+def _source_keys(mac: str) -> list[bytes]:
+    """u32 keys on the source address of an Ethernet header; offsets count from the IP header."""
+    first, last = struct.unpack("!IH", bytes.fromhex(mac.replace(":", "")))
+    return [
+        struct.pack("!II", 0xFFFFFFFF, first) + struct.pack("=ii", -8, 0),
+        struct.pack("!II", 0xFFFF0000, last << 16) + struct.pack("=ii", -4, 0),
+    ]
+
+
+def delete_filter(index: int, *, hook: int, priority: int) -> Message:
+    """Remove the filter of that priority."""
+    return _message(
+        _RTM_DELTFILTER,
+        0,
+        index,
+        "u32",
+        b"",
+        handle=0,
+        parent=hook,
+        info=priority << 16 | _ALL_PROTOCOLS,
     )
 
 

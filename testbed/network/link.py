@@ -24,9 +24,12 @@ from testbed.kernel import rtnetlink
 from testbed.kernel.rtnetlink import VethEnd
 from testbed.links import Engines, LinkSpec, Wire, offloads
 from testbed.network import rules
+from testbed.network.cable import Cable
+from testbed.network.cuts import Cut
 from testbed.network.intf import Intf
 
 if TYPE_CHECKING:
+    from testbed.network.net import Network
     from testbed.network.node import Node
 
 _IMPAIRMENTS = frozenset(
@@ -54,7 +57,8 @@ class Link(MininetLink):
         self.born_up: set[int] = set()  # indexes of ends that the kernel made up at once
         self.specs: tuple[LinkSpec, LinkSpec] | None
         self.wire: Wire | None = None
-        self._engines: Engines | None = None
+        self._cable = Cable(self)
+        self._down_for: set[object] = set()
         self.specs, params = take_specs(params)
         intf = params.setdefault("intf", Intf)
         for side in ("cls1", "cls2"):
@@ -112,10 +116,9 @@ class Link(MininetLink):
         """Make the two veth pairs that lead to the engine, their far ends up and without ARP."""
         assert self.specs is not None
         node1, node2 = self._nodes
-        self._engines = _engines_of(node1)
         number = next(_wires)
         name = f"{_full_name(node1, end1.name)}--{_full_name(node2, end2.name)}"
-        engine = self._engines.engine(self._engines.choose(self.specs))
+        engine = self.engines.engine(self.engines.choose(self.specs))
         ports = []
         for node, end, side in ((node1, end1, "a"), (node2, end2, "b")):
             far = VethEnd(f"w{number}{side}", next(_indexes), engine.namespace.fd)
@@ -143,8 +146,12 @@ class Link(MininetLink):
 
     def _attach(self) -> None:
         assert self.wire is not None
-        assert self._engines is not None
-        self._engines.attach(self.wire)
+        self.engines.attach(self.wire)
+
+    @property
+    def engines(self) -> Engines:
+        """The engines of the network this link is in."""
+        return network_of(self._nodes[0]).engines
 
     # -- while it runs ----------------------------------------------------------------------
 
@@ -160,16 +167,56 @@ class Link(MininetLink):
         `params1` (`params2`) changes only what leaves node 1 (node 2).  Raises `TopologyError`
         for a link made without impairments.
         """
-        if self.wire is None or self.specs is None or self._engines is None:
+        if self.wire is None or self.specs is None:
             raise TopologyError(
                 f"link {self} was made without impairments and cannot get any while it runs",
                 remedy="make it with delay='0ms', say, and update it then",
             )
         first = self.specs[0].replace(**_renamed({**changes, **(params1 or {})}))
         second = self.specs[1].replace(**_renamed({**changes, **(params2 or {})}))
-        self.wire = self._engines.update(self.wire, (first, second))
+        self.wire = self.engines.update(self.wire, (first, second))
         self.specs = (first, second)
         self._notify("link update", _summary(changes, params1, params2))
+
+    def down(self, reason: object = "down") -> None:
+        """Unplug the cable: both ends lose their carrier, what is in flight is lost.
+
+        Addresses and routes are kept, and work again after `up`.  A link that is down for
+        several reasons is up again when all are gone.
+        """
+        if not self._down_for:
+            self._cable.unplug()
+        self._down_for.add(reason)
+        if reason == "down":
+            self._notify("link down", "down")
+
+    def up(self, reason: object = "down") -> None:
+        """Plug the cable in again."""
+        if self._down_for and not self._down_for - {reason}:
+            self._cable.plug()
+        self._down_for.discard(reason)
+        if reason == "down":
+            self._notify("link up", "up")
+
+    @property
+    def is_up(self) -> bool:
+        """Is the cable plugged in?"""
+        return not self._down_for
+
+    def cut(self) -> None:
+        """Let all frames vanish, both ways, while the carrier stays: nobody is told."""
+        network_of(self._nodes[0]).cuts.add(self, [Cut(self.intf1), Cut(self.intf2)])
+        self._notify("link cut", "cut")
+
+    def mend(self) -> None:
+        """End what `cut` began."""
+        network_of(self._nodes[0]).cuts.remove(self)
+        self._notify("link mend", "mended")
+
+    def renew(self, node: Node) -> None:
+        """Put the link into its state again for a node that has come back."""
+        if self._down_for:
+            self._cable.renew(node)
 
     def _notify(self, kind: str, what: str, **data: Any) -> None:
         network = self._nodes[0].network
@@ -185,8 +232,11 @@ class Link(MininetLink):
 
     def delete(self) -> None:
         """Remove the link."""
-        if self.wire is not None and self._engines is not None:
-            self._engines.detach(self.wire)
+        if (network := self._nodes[0].network) is not None:
+            for intf in (self.intf1, self.intf2):
+                network.cuts.forget(intf)
+        if self.wire is not None:
+            self.engines.detach(self.wire)
             self.wire = None
         super().delete()
 
@@ -219,13 +269,14 @@ def take_specs(
     return (_spec(sides[0]), _spec(sides[1])), params
 
 
-def _engines_of(node: Node) -> Engines:
+def network_of(node: Node) -> Network:
+    """The network that a node belongs to."""
     if node.network is None:
         raise TopologyError(
-            f"{node.name} belongs to no network, and a link with impairments needs one",
+            f"{node.name} belongs to no network, and what its links do needs one",
             remedy="make nodes with net.addHost() and links with net.addLink()",
         )
-    return node.network.engines
+    return node.network
 
 
 def _full_name(node: Node, interface: str) -> str:

@@ -15,6 +15,7 @@ from testbed.errors import EngineError, KernelError
 from testbed.links.engine import DirectionReport, Engine, Specs, Wire, bring_up, make_namespace
 from testbed.links.fabric.protocol import Channel, Message
 from testbed.links.histogram import Histogram
+from testbed.links.outages import Outages
 
 _ROOT = str(Path(testbed.__file__).parent.parent)
 _GRACE_S = 5.0
@@ -30,6 +31,7 @@ class FabricEngine(Engine):
         self._wires: dict[str, Wire] = {}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         self.namespace = make_namespace()
+        self.outages = Outages(self.namespace)
         ours, theirs = socket.socketpair()
         with theirs:
             self._channel = Channel(ours)
@@ -120,6 +122,11 @@ class FabricEngine(Engine):
         self._wires[wire.name] = updated = wire.with_specs(specs)
         return updated
 
+    def down(self, wire: Wire) -> None:
+        """Take the carrier from both ends; what is inside is lost."""
+        super().down(wire)
+        self._ask("flush", name=wire.name)
+
     def detach(self, wire: Wire) -> None:
         """Stop carrying `wire`."""
         self._ask("detach", name=wire.name)
@@ -134,11 +141,13 @@ class FabricEngine(Engine):
         """What each direction of each wire did so far."""
         reports = []
         for name, directions in self._ask("report").items():
-            for facts, spec in zip(directions, self._wires[name].specs, strict=True):
+            wire = self._wires[name]
+            for facts, spec, ports in zip(
+                directions, wire.specs, (wire.ports, wire.ports[::-1]), strict=True
+            ):
                 lag = Histogram({int(key): times for key, times in facts.pop("lag").items()})
-                reports.append(
-                    DirectionReport(wire=name, engine=self.name, spec=spec, lag=lag, **facts)
-                )
+                report = DirectionReport(wire=name, engine=self.name, spec=spec, lag=lag, **facts)
+                reports.append(self.outages.account(report, *ports))
         return reports
 
     def close(self) -> None:

@@ -88,7 +88,7 @@ class Lane:
             "lost_packets": pipe.lost_packets,
             "queue_drops": pipe.queue_drops,
             "outside_drops": self.outside_drops,
-            "down_drops": self.down_drops,
+            "down_drops": self.down_drops + pipe.flushed,
             "inside_packets": pipe.inside,
             "lag": self.lag.counts,
             "backlogged_s": self._backlogged_s,

@@ -30,13 +30,13 @@ class Pipe:
     """One direction; `seed` (any printable value) fixes losses, jitter and reordering.
 
     Times are seconds on one monotonic clock.  Counters hold at every moment:
-    offered = delivered + lost + queue drops + inside, in packets.
+    offered = delivered + lost + queue drops + flushed + inside, in packets.
     """
 
     def __init__(self, spec: LinkSpec, *, seed: object = 0) -> None:
         self.offered_packets = self.offered_bytes = 0
         self.delivered_packets = self.delivered_bytes = 0
-        self.lost_packets = 0
+        self.lost_packets = self.flushed = 0
         self.loss = Loss(stream(seed, "loss"), *spec.gilbert_elliott)
         self._jitter_random = stream(seed, "jitter").random
         self._reorder_random = stream(seed, "reorder").random
@@ -160,6 +160,15 @@ class Pipe:
         earliest = self._flight[-1][0] if self._flight else now
         self._last_due = max(due + shift, earliest)
         self._flight.append((self._last_due, span, frame))
+
+    def flush(self) -> None:
+        """The link goes down: whatever is inside is gone, and the link is idle."""
+        self.flushed += self.inside
+        self._queue.clear()
+        self._flight.clear()
+        self._express.clear()
+        self._free_at = self._last_due = -inf
+        self._skipped = -1
 
     # -- what is known about it ------------------------------------------------------------------
 

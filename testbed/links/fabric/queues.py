@@ -43,6 +43,11 @@ class DropTail:
         self.bytes -= len(frame)
         return frame
 
+    def clear(self) -> None:
+        """Forget what waits; these are no drops of the queue's."""
+        self._waiting.clear()
+        self.bytes = 0
+
     def become(self, spec: LinkSpec) -> DropTail:
         """The queue of `spec` with everything that waits here, be it over the new limit."""
         queue = make(spec, self._waiting)

@@ -176,6 +176,12 @@ class Worker:
             self._schedule(lane)
         self._expect(min(lane.pipe.least_latency_s for lane in self._lanes.values()))
 
+    def do_flush(self, name: str) -> None:
+        """A wire has gone down: drop what is inside."""
+        for lane in self._wires[name]:
+            lane.pipe.flush()
+            lane.scheduled_at = inf
+
     def do_detach(self, name: str) -> None:
         """Stop carrying a wire."""
         for lane in self._wires.pop(name):
