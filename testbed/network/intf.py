@@ -83,6 +83,25 @@ class Intf(MininetIntf):
         self.node.netlink.request(rtnetlink.add_address(self.index, new))
         self.ip6, self.prefixLen6 = str(new.ip), new.network.prefixlen
 
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """IPv4 and IPv6 address with their prefixes; "" where there is none."""
+        ip = f"{self.ip}/{self.prefixLen}" if self.ip else ""
+        return ip, f"{self.ip6}/{self.prefixLen6}" if self.ip6 else ""
+
+    def set_addresses(self, ip: str, ip6: str) -> None:
+        """Bring the interface up with what `addresses` said."""
+        self.isUp(setUp=True)
+        if ip:
+            self.setIP(ip)
+        if ip6:
+            self.setIP6(ip6)
+
+    def forget(self) -> None:
+        """The kernel has forgotten the addresses and set the interface down."""
+        self._up = False
+        self.ip = self.ip6 = None
+
     def IP6(self) -> str | None:
         """The interface's IPv6 address."""
         return self.ip6

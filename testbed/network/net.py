@@ -262,6 +262,8 @@ class Network(Mininet):
         """Start controllers and switches; the network is then usable."""
         HOSTS_FILE.write_text("127.0.0.1 localhost\n::1 localhost\n" + "".join(self._names()))
         super().start()
+        for host in self.hosts:
+            host.start_programs()
 
     def _names(self) -> Iterator[str]:
         for host in self.hosts:

@@ -7,6 +7,7 @@ How its programs run is in `shell`, which addresses and routes it gets by itself
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mininet.node import Host as MininetHost
@@ -14,24 +15,21 @@ from mininet.node import Node as MininetNode
 
 from testbed.kernel import RtNetlink, rtnetlink
 from testbed.network import rules
-from testbed.network.shell import LazyShell
+from testbed.network.failure import Fallible, Program
 
 if TYPE_CHECKING:
     from testbed.network.addressing import NodeRoutes
     from testbed.network.intf import Intf
-    from testbed.network.net import Network
 
 _SOURCE_RULES = 1000  # first table (and priority) used for source routing
 
 
-class Node(LazyShell):
+class Node(Fallible):
     """A node of the network.
 
     `netns` is its network namespace, `netlink` an rtnetlink socket in it, `network` the
     `Network` it belongs to (None for a node made by hand).
     """
-
-    network: Network | None = None
 
     @classmethod
     def setup(cls) -> None:
@@ -42,6 +40,8 @@ class Node(LazyShell):
 
     def sysctl(self, name: str, value: str | int | None = None) -> str:
         """Read kernel setting `name` in this node, writing `value` first if given."""
+        if value is not None:
+            self.settings[name] = value
         return self.netns.sysctl(name, value)
 
     # -- configuration ----------------------------------------------------------------------
@@ -54,11 +54,14 @@ class Node(LazyShell):
         defaultRoute: Any = None,
         lo: str = "up",
         sysctls: dict[str, str | int] | None = None,
+        on_start: Sequence[Program] | Program = (),
         **_params: Any,
     ) -> dict[str, Any]:
         """Configure the node, as in Mininet, and besides: `ip6` for the default interface,
-        `sysctls` (name to value) for its namespace.
+        `sysctls` (name to value) for its namespace, `on_start` for the programs that run from
+        the network's start on and after a restart.
         """
+        self.on_start = on_start or self.on_start
         results: dict[str, Any] = {}
         self.setParam(results, "setMAC", mac=mac)
         self.setParam(results, "setIP", ip=ip)
@@ -80,7 +83,12 @@ class Node(LazyShell):
 
     def setARP(self, ip: str, mac: str) -> None:
         """Add a static neighbour on the default interface."""
-        self.netlink.request(rtnetlink.add_neighbour(self.defaultIntf().index, ip, mac))
+        self._remember(rtnetlink.add_neighbour(self.defaultIntf().index, ip, mac))
+
+    def _remember(self, message: rtnetlink.Message) -> None:
+        """Send a message, and again after a restart."""
+        self.netlink.request(message)
+        self.remembered[message] = None
 
     def setHostRoute(self, ip: str, intf: Any) -> None:
         """Route one address through an interface."""
@@ -104,7 +112,7 @@ class Node(LazyShell):
         index = self.nameToIntf[dev].index if dev in self.nameToIntf else 0
         if dev and not index:
             index = self.netlink.index(dev)
-        self.netlink.request(
+        self._remember(
             rtnetlink.add_route(
                 ipaddress.ip_network(destination), via=via, index=index, table=table, metric=metric
             )
@@ -112,6 +120,7 @@ class Node(LazyShell):
 
     def apply_routes(self, routes: NodeRoutes) -> None:
         """Install planned routes, and a routing table per interface where there are several."""
+        self._planned = routes
         messages = []
         for route in routes.main:
             index = self.nameToIntf[route.interface].index

@@ -18,6 +18,7 @@ from mininet.node import OVSSwitch as MininetOVSSwitch
 
 from testbed.errors import FeatureError, TestbedError
 from testbed.kernel import rtnetlink
+from testbed.network.failure import KILLED
 from testbed.network.switch import Switch
 
 _SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
@@ -147,6 +148,20 @@ class OVSSwitch(Switch, MininetOVSSwitch):
         self.daemons.vsctl("add-port", self.name, str(intf))
         index = self.netlink.index(str(intf))
         self.netlink.request(rtnetlink.set_link(index, up=True))
+
+    def kill(self) -> None:
+        """Lose power, and with it flows, ports and what was learned."""
+        super().kill()
+        self.daemons.vsctl("--if-exists", "del-br", self.name)
+
+    def restart(self) -> None:
+        """Come back as it was started."""
+        if self.failed != KILLED:
+            self.kill()
+        self.failed = ""
+        self.start(self._network.controllers)
+        self.failed = KILLED
+        super().restart()
 
     def stop(self, deleteIntfs: bool = True) -> None:
         """Delete the bridge and, with `deleteIntfs`, its ports."""

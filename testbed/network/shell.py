@@ -215,18 +215,22 @@ class LazyShell(MininetNode):
 
     def cleanup(self) -> None:
         """Close descriptors; the kernel then takes the namespace and its interfaces."""
+        self.close_shell()
+        self.ended = True
+        if "home" in self.__dict__:
+            self.home.close()
+
+    def close_shell(self) -> None:
+        """Close the shell's terminal and let go of the mounts; a later use makes new ones."""
         if self.shell_started:
             lazy, self._lazy = self._lazy, {}
             self.outToNode.pop(lazy["master"], None)
             self.inToNode.pop(lazy["master"], None)
             lazy["stdin"].close()
             os.close(lazy["slave"])
-        self.ended = True
         if self._mounts >= 0:
             os.close(self._mounts)
             self._mounts = -1
-        if "home" in self.__dict__:
-            self.home.close()
 
 
 def _lazy_property(name: str) -> property:

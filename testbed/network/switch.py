@@ -10,6 +10,8 @@ from mininet.node import Switch as MininetSwitch
 from mininet.nodelib import LinuxBridge as MininetLinuxBridge
 
 from testbed.kernel import rtnetlink
+from testbed.network.cuts import Cut
+from testbed.network.failure import FROZEN, KILLED
 from testbed.network.node import Node
 
 _IFLA_BR_STP_STATE, _IFLA_BR_PRIORITY = 5, 6
@@ -30,6 +32,41 @@ class Switch(Node, MininetSwitch):
         if args == ("ifconfig", "lo", "up"):
             return ""
         return super().cmd(*args, **kwargs)
+
+    # -- failures -----------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Hang: no frame gets in or out, while the links keep their carrier."""
+        self._require_running("frozen")
+        ends = [end for link in self._links() for end in (link.intf1, link.intf2)]
+        self._network.cuts.add(self, [Cut(end) for end in ends])
+        self.failed = FROZEN
+        self._tell("node freeze", "frozen")
+
+    def kill(self) -> None:
+        """Lose power: the links lose their carrier, what was learned is gone."""
+        if self.failed == FROZEN:
+            self.thaw()
+        self._require_running("killed")
+        for link in self._links():
+            link.down(self)
+        self.failed = KILLED
+        self._tell("node kill", "killed")
+
+    def restart(self) -> None:
+        """Come back, having learned nothing yet."""
+        if self.failed != KILLED:
+            self.kill()
+        self.failed = ""
+        for link in self._links():
+            link.up(self)
+        self._tell("node restart", "restarted")
+
+    def _links(self) -> set[Any]:
+        return {intf.link for intf in self.intfList() if intf.link is not None}
+
+    def _own_namespace(self, what: str) -> None:
+        """It needs none to fail."""
 
 
 class Bridge(Switch, MininetLinuxBridge):
