@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
@@ -55,6 +55,7 @@ def test_marks_are_lines_with_labels_and_keep_the_axis() -> None:
 labels = st.lists(st.tuples(st.floats(0, 240), st.floats(5, 120)), max_size=25)
 
 
+@settings(deadline=None)
 @given(labels)
 def test_labels_never_touch_and_stay_within_the_axes(drawn: list[tuple[float, float]]) -> None:
     drawn = sorted(drawn)

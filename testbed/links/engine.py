@@ -9,13 +9,15 @@ engine gets a wire is decided by `Engines`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from testbed.errors import KernelError
 from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink
 from testbed.links.histogram import Histogram
+from testbed.links.player import Player
 from testbed.links.spec import LinkSpec
 
 if TYPE_CHECKING:
@@ -27,6 +29,15 @@ packets, a rate says nothing but how late one of them was."""
 
 Specs = tuple[LinkSpec, LinkSpec]
 """The two directions of a link: what leaves port a, what leaves port b."""
+
+Fields = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""Fields of `LinkSpec` that change, for each direction; an empty mapping leaves it as it is."""
+
+Changes = Iterable[tuple[float, Fields]]
+"""When (s since the replay began, ascending) what changes; it may be endless."""
+
+Apply = Callable[[Fields], object]
+"""Changes the link now, as its `update` does."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,6 +141,10 @@ class Engine(ABC):
         """Give the carrier back; the wire is empty."""
         self._set_devices(wire, up=True)
         self.outages.end(wire.ports)
+
+    def replay(self, wire: Wire, changes: Changes, apply: Apply) -> Player:
+        """A player, to be started, of changes of a live wire: each by `apply` at its time."""
+        return Player((at_s, functools.partial(apply, fields)) for at_s, fields in changes)
 
     def devices(self, wire: Wire) -> list[int]:
         """The interfaces that are down while the wire is."""

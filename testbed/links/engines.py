@@ -7,14 +7,16 @@ fabric   our own process: everything everywhere, and the only one whose losses a
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
 from testbed.errors import EngineError, FeatureError, ParameterError, TestbedError
 from testbed.links import kernel_engine
-from testbed.links.engine import DirectionReport, Engine, Specs, Wire
+from testbed.links.engine import Apply, Changes, DirectionReport, Engine, Specs, Wire
 from testbed.links.fabric.engine import FabricEngine
+from testbed.links.player import Player
 
 PREFERENCES = ("auto", "fabric", "netem")
 
@@ -52,6 +54,7 @@ class Engines:
         self._engines: dict[str, Engine] = {}
         self._wires: dict[str, tuple[Engine, Wire]] = {}
         self._choices: dict[str, Choice] = {}
+        self._players: list[Player] = []
 
     # -- choosing --------------------------------------------------------------------------------
 
@@ -111,7 +114,7 @@ class Engines:
         """
         with self._lock:
             engine, current = self._wire(wire)
-            self._require_expressible(engine, current, specs)
+            self.require(current, specs)
             updated = engine.update(current, specs)
             self._wires[wire.name] = engine, updated
             return updated
@@ -128,7 +131,9 @@ class Engines:
             engine, current = self._wire(wire)
             engine.up(current)
 
-    def _require_expressible(self, engine: Engine, wire: Wire, specs: Specs) -> None:
+    def require(self, wire: Wire, specs: Specs) -> None:
+        """Raise `ParameterError` where the engine that carries a wire cannot be told `specs`."""
+        engine, wire = self._wire(wire)
         if engine.name == "fabric":
             return
         if engine.name == "htb" and any(spec.impairs for spec in specs):
@@ -142,6 +147,15 @@ class Engines:
                     f"link {wire.name} has a queue ({old}) that the kernel cannot make ({new})",
                     remedy="build the link with that aqm, or a queue in that unit, from the start",
                 )
+
+    def replay(self, wire: Wire, changes: Changes, apply: Apply) -> Player:
+        """Begin to play changes on a live wire; `check` raises what goes wrong meanwhile."""
+        with self._lock:
+            engine, current = self._wire(wire)
+            player = engine.replay(current, changes, apply)
+            self._players.append(player)
+        player.start()
+        return player
 
     def detach(self, wire: Wire) -> None:
         """Stop carrying a wire (its choice stays on record)."""
@@ -163,13 +177,18 @@ class Engines:
             return [report for engine in self._engines.values() for report in engine.reports()]
 
     def check(self) -> None:
-        """Raise `EngineError` if an engine has died."""
+        """Raise `EngineError` if an engine has died, or what has ended a replay."""
+        for player in self._players:
+            player.check()
         for engine in self._engines.values():
             engine.check()
 
     def close(self) -> None:
-        """End all engines."""
-        while self._engines:
-            _name, engine = self._engines.popitem()
-            engine.close()
-        self._wires.clear()
+        """End all replays and engines."""
+        with contextlib.ExitStack() as ending:
+            ending.callback(self._wires.clear)
+            while self._engines:
+                _name, engine = self._engines.popitem()
+                ending.callback(engine.close)
+            while self._players:
+                ending.callback(self._players.pop().stop)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mininet.link import Link as MininetLink
@@ -22,7 +24,11 @@ from mininet.link import TCLink as MininetTCLink
 from testbed.errors import TopologyError
 from testbed.kernel import rtnetlink
 from testbed.kernel.rtnetlink import VethEnd
-from testbed.links import Engines, LinkSpec, Wire, offloads
+from testbed.links import Engines, LinkSpec, Specs, Wire, offloads
+from testbed.links.engine import Fields
+from testbed.links.player import Player
+from testbed.links.trace import Trace
+from testbed.links.trace import load as load_trace
 from testbed.network import rules
 from testbed.network.cable import Cable
 from testbed.network.cuts import Cut
@@ -59,6 +65,8 @@ class Link(MininetLink):
         self.wire: Wire | None = None
         self._cable = Cable(self)
         self._down_for: set[object] = set()
+        self._replays: dict[int, Player] = {}
+        self._lock = threading.Lock()  # the two directions may be changed by different threads
         self.specs, params = take_specs(params)
         intf = params.setdefault("intf", Intf)
         for side in ("cls1", "cls2"):
@@ -167,16 +175,84 @@ class Link(MininetLink):
         `params1` (`params2`) changes only what leaves node 1 (node 2).  Raises `TopologyError`
         for a link made without impairments.
         """
+        with self._lock:
+            self._change(self.changed(params1=params1, params2=params2, **changes))
+        self._notify("link update", _summary(changes, params1, params2))
+
+    def changed(
+        self,
+        *,
+        params1: dict[str, Any] | None = None,
+        params2: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> Specs:
+        """The specifications that `update` would give the link; raises what it would raise."""
         if self.wire is None or self.specs is None:
             raise TopologyError(
                 f"link {self} was made without impairments and cannot get any while it runs",
                 remedy="make it with delay='0ms', say, and update it then",
             )
-        first = self.specs[0].replace(**_renamed({**changes, **(params1 or {})}))
-        second = self.specs[1].replace(**_renamed({**changes, **(params2 or {})}))
-        self.wire = self.engines.update(self.wire, (first, second))
-        self.specs = (first, second)
-        self._notify("link update", _summary(changes, params1, params2))
+        return (
+            self.specs[0].replace(**_renamed({**changes, **(params1 or {})})),
+            self.specs[1].replace(**_renamed({**changes, **(params2 or {})})),
+        )
+
+    def _change(self, specs: Specs) -> None:
+        assert self.wire is not None
+        self.wire = self.engines.update(self.wire, specs)
+        self.specs = specs
+
+    def replay(
+        self,
+        trace: Trace | Path | str,
+        *,
+        direction: int | Any | None = None,
+        loop: bool = False,
+        scale: float = 1.0,
+    ) -> Player:
+        """Play a trace of rate, delay and loss (a file, or one that was read) from now on.
+
+        It holds for both directions, or with `direction` for what leaves that node (or 1 or 2,
+        the link's first or second node).  `loop` begins it again at its end; `scale` multiplies
+        its rates.  A replay that it would meet is stopped before.  When a trace ends or is
+        stopped, the link stays as it is.  The player's `lateness` says how late changes came.
+        """
+        trace = trace if isinstance(trace, Trace) else load_trace(trace)
+        side = self._side(direction)
+        for _at, fields in trace.changes(scale=scale):
+            specs = self.changed(**_for_side(fields, side))
+        assert self.wire is not None
+        self.engines.require(self.wire, specs)
+        self.stop_replay(direction)
+        changes = (
+            (at, _pair(fields, side)) for at, fields in trace.changes(loop=loop, scale=scale)
+        )
+        self._notify("link replay", f"trace {trace.name}", direction=side)
+        self._replays[side] = self.engines.replay(self.wire, changes, self._apply)
+        return self._replays[side]
+
+    def stop_replay(self, direction: int | Any | None = None) -> None:
+        """Stop the replay in that direction (left out: every one); the link stays as it is."""
+        side = self._side(direction)
+        for each in [k for k in self._replays if k == side or not k or not side]:
+            player = self._replays.pop(each, None)
+            if player is not None and player.running:
+                player.stop()
+                self._notify("link replay stop", "trace stopped", direction=each)
+
+    def _apply(self, fields: Fields) -> None:
+        with self._lock:
+            self._change(self.changed(params1=dict(fields[0]), params2=dict(fields[1])))
+
+    def _side(self, direction: Any) -> int:
+        """1 or 2 for what leaves the link's first or second node, 0 for both."""
+        names = {1: 1, 2: 2, None: 0, str(self._nodes[0]): 1, str(self._nodes[1]): 2}
+        key = direction if direction in (1, 2, None) else str(direction)
+        if key not in names:
+            raise TopologyError(
+                f"{direction} is no end of link {self}", remedy=f"give {self._nodes[0]} or 1, say"
+            )
+        return names[key]
 
     def down(self, reason: object = "down") -> None:
         """Unplug the cable: both ends lose their carrier, what is in flight is lost.
@@ -235,6 +311,7 @@ class Link(MininetLink):
         if (network := self._nodes[0].network) is not None:
             for intf in (self.intf1, self.intf2):
                 network.cuts.forget(intf)
+        self.stop_replay()
         if self.wire is not None:
             self.engines.detach(self.wire)
             self.wire = None
@@ -288,6 +365,14 @@ def _renamed(params: dict[str, Any]) -> dict[str, Any]:
         params = dict(params)
         params["queue"] = params.pop("max_queue_size")
     return params
+
+
+def _pair(fields: dict[str, Any], side: int) -> Fields:
+    return {} if side == 2 else fields, {} if side == 1 else fields
+
+
+def _for_side(fields: dict[str, Any], side: int) -> dict[str, Any]:
+    return {f"params{side}": fields} if side else fields
 
 
 def _summary(*changes: dict[str, Any] | None) -> str:
