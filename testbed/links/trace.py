@@ -74,6 +74,9 @@ class Trace:
     rows: tuple[Row, ...]
     length_s: float
 
+    def __str__(self) -> str:
+        return self.name
+
     def changes(
         self, *, loop: bool = False, scale: float = 1.0
     ) -> Iterator[tuple[float, dict[str, Any]]]:

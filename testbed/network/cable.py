@@ -22,13 +22,13 @@ from testbed.network.snapshot import Snapshot
 from testbed.network.switch import Switch
 
 if TYPE_CHECKING:
-    from testbed.network.link import Link
+    from testbed.network.live_link import LiveLink
 
 
 class Cable:
     """The cable of one link, plugged in at first."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: LiveLink) -> None:
         self._link = link
         self._lost: Snapshot | None = None
 

@@ -11,7 +11,7 @@ import errno
 import ipaddress
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -22,14 +22,11 @@ from mininet.topo import Topo
 from testbed.errors import (
     ExperimentError,
     KernelError,
-    ParameterError,
     PrivilegeError,
-    TopologyError,
 )
 from testbed.kernel import RtNetlink, rtnetlink
 from testbed.kernel.namespaces import sysctl
 from testbed.links import Engines
-from testbed.network import partition
 from testbed.network.adapt import adapt
 from testbed.network.addressing import (
     AddressPlan,
@@ -42,9 +39,9 @@ from testbed.network.addressing import (
 from testbed.network.cuts import Cuts
 from testbed.network.intf import Intf
 from testbed.network.link import Link
+from testbed.network.live_network import LiveNetwork
 from testbed.network.node import Host, Router
 from testbed.network.ovs import OpenVSwitch
-from testbed.network.partition import Group, Partition
 from testbed.network.shell import HOSTS_FILE, SUPPLY
 from testbed.network.sketch import Settings, of_network
 from testbed.network.switch import Bridge, Switch
@@ -58,7 +55,7 @@ watch()
 _groups = itertools.count(0x6D6E)
 
 
-class Network(Mininet):
+class Network(LiveNetwork, Mininet):
     """A network of real kernel stacks.
 
     Parameters are Mininet's, with our classes as defaults and no controller, and:
@@ -92,9 +89,8 @@ class Network(Mininet):
             )
         self.engines = Engines(prefer=engine, seed=seed)
         self.group = next(_groups)
-        self.observers: list[Callable[..., None]] = []
+        self.observers = []
         self.cuts = Cuts(self.group)
-        self._partitions: list[Partition] = []
         self._plan = plan or AddressPlan()
         self._routed = False
         self._validated = False  # as a whole, so that links need no check of their own
@@ -206,57 +202,12 @@ class Network(Mininet):
 
     # -- running ------------------------------------------------------------------------------
 
-    def notify(self, kind: str, *, mark: str = "", **data: Any) -> None:
-        """Tell every observer that the running network has changed.
-
-        An observer is called as `observer(kind, mark=..., **data)`; `mark` is a short text for
-        figures ("wifi down"), `data` fits into JSON.
-        """
-        for observer in list(self.observers):
-            observer(kind, mark=mark, **data)
-
     @property
     def openvswitch(self) -> OpenVSwitch:
         """This network's private Open vSwitch, started on first use."""
         if self._openvswitch is None:
             self._openvswitch = OpenVSwitch()
         return self._openvswitch
-
-    def partition(self, *groups: Group) -> Partition:
-        """Part groups of nodes (names or nodes): no frame gets from one to another.
-
-        One group alone is parted from all other hosts and routers.  Partitions may overlap; each
-        ends by its `heal`, all of them by that of the network.  See `testbed.network.partition`
-        for nodes in no group.
-        """
-        resolved = partition.resolve(self, groups)
-        cuts = partition.plan(self, resolved)
-        made = Partition(self, resolved)
-        self.cuts.add(made, cuts)
-        self._partitions.append(made)
-        self.notify("partition", mark=f"partition {made}", groups=str(made))
-        return made
-
-    def heal(self, which: Partition | None = None) -> None:
-        """End a partition, or all of them."""
-        for each in [which] if which is not None else list(self._partitions):
-            self.cuts.remove(each)
-            if each in self._partitions:
-                self._partitions.remove(each)
-                self.notify("heal", mark="healed", groups=str(each))
-
-    def configLinkStatus(self, src: str, dst: str, status: str) -> None:
-        """As in Mininet: set every link between two nodes "up" or "down", as cables."""
-        if status not in ("up", "down"):
-            raise ParameterError(f"link status is {status!r}", remedy="give up or down")
-        for name in (src, dst):
-            if name not in self:
-                raise TopologyError(f"there is no node {name!r}", remedy="see net.nameToNode")
-        links = self.linksBetween(self[src], self[dst])
-        if not links:
-            raise TopologyError(f"{src} and {dst} are not linked", remedy="see net.links")
-        for link in links:
-            (link.up if status == "up" else link.down)()
 
     def start(self) -> None:
         """Start controllers and switches; the network is then usable."""

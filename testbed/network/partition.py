@@ -22,7 +22,7 @@ from testbed.network.node import Router
 from testbed.network.switch import Switch
 
 if TYPE_CHECKING:
-    from testbed.network.net import Network
+    from testbed.network.live_network import LiveNetwork
 
 Group = Iterable[Any]
 """Nodes of one group, as names or as nodes."""
@@ -31,7 +31,7 @@ Group = Iterable[Any]
 class Partition:
     """A partition in force; `heal` ends it.  Its text is "h1 r1 | h2"."""
 
-    def __init__(self, network: Network, groups: list[list[Any]]) -> None:
+    def __init__(self, network: LiveNetwork, groups: list[list[Any]]) -> None:
         self._network = network
         self._text = " | ".join(" ".join(node.name for node in group) for group in groups)
 

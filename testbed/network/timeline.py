@@ -178,5 +178,12 @@ def _name_of(action: Callable[..., object], args: tuple[Any, ...], kwargs: dict[
     owner = getattr(action, "__self__", None)
     label = getattr(owner, "label", None) or getattr(owner, "name", None)
     what = getattr(action, "__name__", str(action))
-    words = [str(each) for each in args] + [f"{key}={value}" for key, value in kwargs.items()]
+    words = [_word(each) for each in args] + [f"{key}={value}" for key, value in kwargs.items()]
     return f"{label}.{what}({', '.join(words)})" if label else f"{what}({', '.join(words)})"
+
+
+def _word(value: Any) -> str:
+    """A value in an action's name; a group of nodes in the order of their names."""
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(str, value)))}}}"
+    return str(value)
