@@ -69,12 +69,17 @@ class Fallible(LazyShell):
         """Go on as if nothing had happened."""
         if self.failed != FROZEN:
             raise ExperimentError(f"{self.name} is not frozen", remedy="freeze it first")
-        for pid in self._stopped:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        self._let_go()
         self._network.cuts.remove(self)
         self.failed = ""
         self._tell("node thaw", "thawed")
+
+    def _let_go(self) -> None:
+        """Let programs that were stopped go on."""
+        stopped, self._stopped = self._stopped, ()
+        for pid in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     # -- without power ------------------------------------------------------------------------
 
@@ -87,6 +92,7 @@ class Fallible(LazyShell):
         self.netlink.batch([rtnetlink.set_link(intf.index, up=False) for intf in wired])
         self._network.cuts.lost(self)
         self._network.cuts.remove(self)
+        self._stopped = ()
         _kill_all(self.netns.inode)
         self._reap()
         self._replace_namespace([intf.index for intf in wired])
@@ -213,6 +219,7 @@ class Fallible(LazyShell):
 
     def terminate(self) -> None:
         """End the node's programs, be they frozen, and let go of its namespaces."""
+        self._let_go()
         self.failed = ""
         super().terminate()
 
