@@ -114,6 +114,51 @@ def test_updates_that_the_engine_cannot_express_say_what_to_do(
     net.close()
 
 
+def test_wires_go_to_the_worker_that_has_least_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel(monkeypatch, "")
+    net = Engines(prefer="fabric", workers=3)
+    slow, fast = LinkSpec(1, 0), LinkSpec(800, 0)
+    asked = zip("abcdef", [fast, *[slow] * 5], strict=True)
+    places = [net.place(name, (spec, spec)) for name, spec in asked]
+    first, second, third = places[:3]
+    assert len({id(engine) for engine in places}) == 3
+    assert places[3:] == [second, third, second]
+    assert net.place("a", (fast, fast)) is first  # where it is already
+    net.attach(wire(fast, "a"))
+    net.detach(wire(fast, "a"))
+    assert net.place("g", (fast, fast)) is first
+    net.close()
+
+
+def test_an_idle_worker_is_used_before_another_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel(monkeypatch, "")
+    net, spec = Engines(prefer="fabric", workers=2), LinkSpec(1, 0)
+    net.attach(wire(spec, "a"))
+    first = net.place("b", (spec, spec)), net.detach(wire(spec, "a"))
+    assert net.place("c", (spec, spec)) is not first[0]
+    with pytest.raises(ParameterError, match="workers is 0; give a number from 1 on"):
+        Engines(workers=0)
+    net.close()
+
+
+def test_the_other_engines_end_when_one_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel(monkeypatch, "")
+    ended: list[Engine] = []
+
+    def close(self: Engine) -> None:
+        ended.append(self)
+        if len(ended) == 1:
+            raise EngineError("it died")
+
+    monkeypatch.setattr(FakeEngine, "close", close)
+    net = Engines(prefer="fabric", workers=2)
+    for name in "ab":
+        net.attach(wire(LinkSpec(1, 0), name))
+    with pytest.raises(EngineError, match="it died"):
+        net.close()
+    assert len(ended) == 2
+
+
 def test_wires_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel(monkeypatch, "")
     net = Engines()
@@ -124,7 +169,7 @@ def test_wires_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         net.update(wire(LinkSpec(1), "x"), (LinkSpec(2),) * 2)
     net.detach(wire(LinkSpec(1)))
     net.attach(wire(LinkSpec(1)))
-    engine = net.engine("htb")
+    engine = net.place("c--d", (LinkSpec(1),) * 2)
     assert isinstance(engine, FakeEngine)
     assert engine.told == ["attach a--b", "detach a--b", "attach a--b"]
     net.close()

@@ -45,7 +45,7 @@ def exchange(rig: Rig, frames: list[bytes]) -> list[bytes]:
     got: list[bytes] = []
     deadline = time.monotonic() + 5
     while len(got) < len(frames) and time.monotonic() < deadline:
-        got += [frame for _port, _arrival, frame in ring.read(100)]
+        got += [frame for port in ring.read(100).values() for _arrival, frame in port]
         time.sleep(0.001)
     sender.close()
     ring.close()
@@ -216,4 +216,5 @@ def test_an_ordinary_user_has_the_fabric_too() -> None:
 
 def test_the_layout_of_the_ring_is_the_kernels() -> None:
     header = struct.pack("=IIIHHIIHH4x", 1, 2, 3, 4, 5, 6, 7, 8, 9) + struct.pack("=HHi", 17, 0, 42)
-    assert packet_ring._unpack(header, 0) == (1, 2, 3, 4, 6, 7, 8, 9, 42)
+    assert packet_ring._unpack(header, 0) == (1, 2, 3, 4, 6, 7, 42)
+    assert packet_ring._vlan(header, packet_ring._VLAN_AT) == (8, 9)

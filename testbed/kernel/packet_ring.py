@@ -2,7 +2,8 @@
 
 `PacketRing` receives (AF_PACKET with TPACKET_V2): every frame with the time the kernel saw it,
 without a system call per frame.  `FrameSender` sends on one interface, past its queueing
-discipline.  Neither needs a TAP, so both work as an ordinary user in a user namespace.
+discipline; for many at once there is `packet_batch`.  None needs a TAP, so all work as an
+ordinary user in a user namespace.
 
 Layouts: linux/if_packet.h.
 """
@@ -13,8 +14,6 @@ import mmap
 import socket
 import struct
 import time
-from collections.abc import Callable
-from typing import NamedTuple
 
 _SOL_PACKET = 263
 _RX_RING, _STATISTICS, _COPY_THRESHOLD = 5, 6, 7
@@ -30,16 +29,14 @@ _BLOCK_BYTES = 1 << 16
 _LONGEST = 1 << 17
 _CLOCK_EVERY_S = 0.01
 
-# status, tp_len, tp_snaplen, tp_mac, tp_sec, tp_nsec, tp_vlan_tci, tp_vlan_tpid, sll_ifindex
-_unpack = struct.Struct("=IIIH2xIIHH8xi").unpack_from
+# status, tp_len, tp_snaplen, tp_mac, tp_sec, tp_nsec, sll_ifindex
+_unpack = struct.Struct("=IIIH2xII12xi").unpack_from
+_VLAN_AT = 24  # tp_vlan_tci, tp_vlan_tpid
+_vlan = struct.Struct("=HH").unpack_from
 
 
-class Frame(NamedTuple):
-    """A received frame: its interface, when it arrived (CLOCK_MONOTONIC, s), its bytes."""
-
-    ifindex: int
-    arrival: float
-    data: bytes
+Arrival = tuple[float, bytes]
+"""A received frame: when it arrived (CLOCK_MONOTONIC, s), its bytes."""
 
 
 class PacketRing:
@@ -75,27 +72,32 @@ class PacketRing:
         """The descriptor to wait on."""
         return self._socket.fileno()
 
-    def read(self, limit: int) -> list[tuple[int, float, bytes]]:
-        """Up to `limit` frames in order of arrival, as `Frame`s without the class's cost.
+    def read(self, limit: int) -> dict[int, list[Arrival]]:
+        """Up to `limit` frames by the interface they came in on, each list in order of arrival.
 
         The hot path of the fabric: local names and one `struct` call a frame are on purpose.
         """
         if time.monotonic() - self._clock_at > _CLOCK_EVERY_S:
             self._synchronise()
         memory, words, step, size = self._memory, self._words, self._slot_bytes, self._size
-        epoch, to_monotonic = self._epoch, self._to_monotonic
         offset = self._next
-        frames: list[tuple[int, float, bytes]] = []
-        append = frames.append
+        second, base = 0, 0.0
+        frames: dict[int, list[Arrival]] = {}
+        of_port = frames.get
         for _ in range(limit):
-            status, length, captured, mac, sec, nsec, tci, tpid, index = _unpack(memory, offset)
+            status, length, captured, mac, sec, nsec, index = _unpack(memory, offset)
             if not status & _USER:
                 break
             start = offset + mac
             data = memory[start : start + captured]
             if status & _UNUSUAL or length != captured:
-                data = self._whole(status, length, tci, tpid, data)
-            append((index, sec - epoch + nsec * 1e-9 + to_monotonic, data))
+                data = self._whole(status, length, _vlan(memory, offset + _VLAN_AT), data)
+            if sec != second:
+                second, base = sec, sec - self._epoch + self._to_monotonic
+            arrivals = of_port(index)
+            if arrivals is None:
+                frames[index] = arrivals = []
+            arrivals.append((base + nsec * 1e-9, data))
             words[offset >> 2] = _KERNEL
             offset += step
             if offset == size:
@@ -103,13 +105,14 @@ class PacketRing:
         self._next = offset
         return frames
 
-    def _whole(self, status: int, length: int, tci: int, tpid: int, data: bytes) -> bytes:
+    def _whole(self, status: int, length: int, vlan: tuple[int, int], data: bytes) -> bytes:
         """A frame longer than its slot, or one whose VLAN tag the kernel took off, as sent."""
         if status & _COPY:
             data = self._socket.recv(_LONGEST)
         elif length != len(data):
             self.truncated += 1
         if status & _VLAN:
+            tci, tpid = vlan
             tag = struct.pack("!HH", tpid if status & _VLAN_TPID else 0x8100, tci)
             data = data[:12] + tag + data[12:]
         return data
@@ -146,20 +149,10 @@ class FrameSender:
     """Sends whole frames on one interface of the namespace its creator is in.
 
     `send(frame)` raises `OSError` where the interface is down or gone, or its receiver has no
-    room.  With `via` it sends through that sender's socket, which costs a microsecond a frame
-    more but no socket: closing one of this kind takes the kernel some 10 ms.
+    room.
     """
 
-    def __init__(self, interface: str, *, via: FrameSender | None = None) -> None:
-        self.send: Callable[[bytes], int]
-        self._socket: socket.socket
-        if via is not None:
-            self._owns = False
-            self._socket = via._socket
-            address, sendto = (interface, 0), via._socket.sendto
-            self.send = lambda frame: sendto(frame, address)
-            return
-        self._owns = True
+    def __init__(self, interface: str) -> None:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.setsockopt(_SOL_PACKET, _QDISC_BYPASS, 1)
         self._socket.setblocking(False)
@@ -167,6 +160,5 @@ class FrameSender:
         self.send = self._socket.send
 
     def close(self) -> None:
-        """Close the socket, if it is this sender's own."""
-        if self._owns:
-            self._socket.close()
+        """Close the socket."""
+        self._socket.close()

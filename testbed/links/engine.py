@@ -110,6 +110,24 @@ class DirectionReport:
         return self.backlogged_ideal_s / self.backlogged_s if self.backlogged_s else None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerStatus:
+    """A process that carries wires, since it began.
+
+    `realtime` says whether it runs with real-time priority, `cpu_s` how much processor time it
+    used, `waited_s` how long it could have run while the processors were taken, `late` counts
+    how late its sleeps ended, and `ring_drops` the frames that found its ring full.
+    """
+
+    engine: str
+    pid: int
+    realtime: bool
+    cpu_s: float
+    waited_s: float
+    late: Histogram
+    ring_drops: int
+
+
 class Engine(ABC):
     """Something that carries out wires in a namespace of its own.
 
@@ -161,6 +179,10 @@ class Engine(ABC):
     @abstractmethod
     def reports(self) -> list[DirectionReport]:
         """What each direction of each wire did so far."""
+
+    def worker(self) -> WorkerStatus | None:
+        """The process behind it; None for an engine that is the kernel itself."""
+        return None
 
     def check(self) -> None:  # noqa: B027 (an engine that is the kernel itself cannot die)
         """Raise `EngineError` if the engine has died."""

@@ -8,15 +8,25 @@ fabric   our own process: everything everywhere, and the only one whose losses a
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
 from testbed.errors import EngineError, FeatureError, ParameterError, TestbedError
 from testbed.links import kernel_engine
-from testbed.links.engine import Apply, Changes, DirectionReport, Engine, Specs, Wire
+from testbed.links.engine import (
+    Apply,
+    Changes,
+    DirectionReport,
+    Engine,
+    Specs,
+    Wire,
+    WorkerStatus,
+)
 from testbed.links.fabric.engine import FabricEngine
 from testbed.links.player import Player
+from testbed.links.spec import FULL_FRAME, LinkSpec
 
 PREFERENCES = ("auto", "fabric", "netem")
 
@@ -25,6 +35,9 @@ _MAKERS: dict[str, Callable[[int], Engine]] = {
     "netem": lambda _seed: kernel_engine.KernelEngine("netem"),
     "fabric": FabricEngine,
 }
+
+
+_FASTEST_BPS = 1e9  # what a link without a rate is expected to carry at most
 
 
 class Choice(NamedTuple):
@@ -40,18 +53,25 @@ class Engines:
 
     `prefer` is "auto", or "fabric" or "netem" to force that engine for what asks for more than a
     rate and a queue.  `seed` fixes the losses of wires that have no seed of their own, on the
-    engine that can (fabric).
+    engine that can (fabric).  `workers` is the most processes that engine may use; left out, as
+    many as there are processors for this process.  A wire goes to the one that has least to do
+    by what wires are specified to carry; which one it is changes nothing else.
     """
 
-    def __init__(self, *, prefer: str = "auto", seed: int = 0) -> None:
+    def __init__(self, *, prefer: str = "auto", seed: int = 0, workers: int | None = None) -> None:
         if prefer not in PREFERENCES:
             raise ParameterError(
                 f"engine is {prefer!r}", remedy=f"choose of {', '.join(PREFERENCES)}"
             )
+        if workers is not None and workers < 1:
+            raise ParameterError(f"workers is {workers!r}", remedy="give a number from 1 on")
         self._prefer = prefer
         self._seed = seed
         self._lock = threading.RLock()  # changes come from threads too
-        self._engines: dict[str, Engine] = {}
+        self._workers = workers or len(os.sched_getaffinity(0))
+        self._engines: list[Engine] = []
+        self._load: dict[Engine, dict[str, float]] = {}
+        self._placed: dict[str, tuple[Choice, Engine]] = {}
         self._wires: dict[str, tuple[Engine, Wire]] = {}
         self._choices: dict[str, Choice] = {}
         self._players: list[Player] = []
@@ -87,21 +107,39 @@ class Engines:
         """What was chosen for each wire that was attached, and why."""
         return list(self._choices.values())
 
-    def engine(self, name: str) -> Engine:
-        """The engine called `name`, made now if need be."""
-        if name not in self._engines:
-            self._engines[name] = _MAKERS[name](self._seed)
-        return self._engines[name]
+    def _engine(self, name: str) -> Engine:
+        """The engine called `name` that has least to do, or a new one while more are allowed."""
+        made = [engine for engine in self._engines if engine.name == name]
+        idlest = min(made, key=self._expected, default=None)
+        most = self._workers if name == "fabric" else 1
+        if idlest is None or (self._load[idlest] and len(made) < most):
+            idlest = _MAKERS[name](self._seed)
+            self._engines.append(idlest)
+            self._load[idlest] = {}
+        return idlest
+
+    def _expected(self, engine: Engine) -> float:
+        return sum(self._load[engine].values())
 
     # -- wires -----------------------------------------------------------------------------------
 
-    def attach(self, wire: Wire) -> Engine:
-        """Give a wire to the engine that `choose(wire.specs)` names; its ports must be there."""
-        if wire.name in self._wires:
-            raise TestbedError(f"there is a wire {wire.name!r} already", remedy="detach it first")
-        choice = self._choice(wire.name, wire.specs)
+    def place(self, name: str, specs: Specs) -> Engine:
+        """The engine that will carry the wire called `name`: its ports belong in its namespace."""
         with self._lock:
-            engine = self.engine(choice.engine)
+            if name in self._wires:
+                raise TestbedError(f"there is a wire {name!r} already", remedy="detach it first")
+            if name not in self._placed:
+                choice = self._choice(name, specs)
+                engine = self._engine(choice.engine)
+                self._load[engine][name] = sum(map(_expected_pps, specs))
+                self._placed[name] = choice, engine
+            return self._placed[name][1]
+
+    def attach(self, wire: Wire) -> Engine:
+        """Give a wire to the engine at its place; its ports must be there."""
+        with self._lock:
+            engine = self.place(wire.name, wire.specs)
+            choice, _engine = self._placed.pop(wire.name)
             engine.attach(wire)
             self._wires[wire.name] = engine, wire
             self._choices[wire.name] = choice
@@ -117,6 +155,7 @@ class Engines:
             self.require(current, specs)
             updated = engine.update(current, specs)
             self._wires[wire.name] = engine, updated
+            self._load[engine][wire.name] = sum(map(_expected_pps, specs))
             return updated
 
     def down(self, wire: Wire) -> None:
@@ -157,12 +196,16 @@ class Engines:
         player.start()
         return player
 
+    def carrier(self, wire: Wire) -> Engine:
+        """The engine that carries a wire; raises `EngineError` where none does."""
+        return self._wire(wire)[0]
+
     def detach(self, wire: Wire) -> None:
         """Stop carrying a wire (its choice stays on record)."""
         with self._lock:
             engine, current = self._wire(wire)
             engine.detach(current)
-            del self._wires[wire.name]
+            del self._wires[wire.name], self._load[engine][wire.name]
 
     def _wire(self, wire: Wire) -> tuple[Engine, Wire]:
         if wire.name not in self._wires:
@@ -174,21 +217,30 @@ class Engines:
     def reports(self) -> list[DirectionReport]:
         """What each direction of each wire did so far."""
         with self._lock:
-            return [report for engine in self._engines.values() for report in engine.reports()]
+            return [report for engine in self._engines for report in engine.reports()]
 
     def check(self) -> None:
         """Raise `EngineError` if an engine has died, or what has ended a replay."""
         for player in self._players:
             player.check()
-        for engine in self._engines.values():
+        for engine in self._engines:
             engine.check()
 
+    def workers(self) -> list[WorkerStatus]:
+        """The processes behind the engines."""
+        with self._lock:
+            found = [engine.worker() for engine in self._engines]
+        return [status for status in found if status is not None]
+
     def close(self) -> None:
-        """End all replays and engines."""
+        """End all replays and engines, all of them also where one fails."""
         with contextlib.ExitStack() as ending:
             ending.callback(self._wires.clear)
             while self._engines:
-                _name, engine = self._engines.popitem()
-                ending.callback(engine.close)
+                ending.callback(self._engines.pop().close)
             while self._players:
                 ending.callback(self._players.pop().stop)
+
+
+def _expected_pps(spec: LinkSpec) -> float:
+    return min(spec.rate_bps or _FASTEST_BPS, _FASTEST_BPS) / 8 / FULL_FRAME

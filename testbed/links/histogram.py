@@ -1,12 +1,13 @@
 """Counts of durations: exact to a microsecond while small, to three digits when large.
 
-It answers what a fidelity certificate asks of an engine's lag (median, 99th percentile, worst)
+It answers what a fidelity certificate asks of an engine's lag (median, percentiles, worst)
 and crosses process borders as a dictionary of plain numbers.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 
 _FINE = 10_000  # microseconds up to which every one has a bucket of its own
@@ -19,7 +20,12 @@ class Histogram:
     """
 
     def __init__(self, counts: Mapping[int, int] | None = None) -> None:
-        self.counts: dict[int, int] = dict(counts or {})
+        self.counts: defaultdict[int, int] = defaultdict(int, counts or {})
+
+    @classmethod
+    def from_json(cls, counts: Mapping[str, int]) -> Histogram:
+        """From `counts` as JSON gives them back, with texts for keys."""
+        return cls({int(key): times for key, times in counts.items()})
 
     @staticmethod
     def bucket(microseconds: int) -> int:
@@ -32,13 +38,13 @@ class Histogram:
     def add(self, duration_s: float, times: int = 1) -> None:
         """Count a duration in seconds; a negative one counts as 0."""
         key = self.bucket(max(0, int(duration_s * 1e6)))
-        self.counts[key] = self.counts.get(key, 0) + times
+        self.counts[key] += times
 
     def merge(self, other: Histogram) -> Histogram:
         """A new histogram of what both saw."""
         both = Histogram(self.counts)
         for key, times in other.counts.items():
-            both.counts[key] = both.counts.get(key, 0) + times
+            both.counts[key] += times
         return both
 
     @property
@@ -67,6 +73,11 @@ class Histogram:
         return self.quantile(0.99)
 
     @property
+    def p999(self) -> float:
+        """99.9th percentile in seconds."""
+        return self.quantile(0.999)
+
+    @property
     def maximum(self) -> float:
         """Longest in seconds."""
         return max(self.counts, default=0) / 1e6
@@ -79,5 +90,5 @@ class Histogram:
     def __repr__(self) -> str:
         return (
             f"Histogram({self.total} durations, p50 {self.p50:.6f} s, "
-            f"p99 {self.p99:.6f} s, max {self.maximum:.6f} s)"
+            f"p99 {self.p99:.6f} s, p99.9 {self.p999:.6f} s, max {self.maximum:.6f} s)"
         )

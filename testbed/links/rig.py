@@ -70,7 +70,7 @@ class Rig:
         self._make([rtnetlink.new_veth(*ends)])
 
     def _join(self, specs: Specs) -> None:
-        self.engine = engine = self.engines.engine(self.engines.choose(specs))
+        self.engine = engine = self.engines.place("a--b", specs)
         messages = [
             rtnetlink.new_veth(
                 near, rtnetlink.VethEnd(f"p{near.name}", near.index, engine.namespace.fd)
@@ -188,8 +188,8 @@ class _Run:
         self._sender.send(self._header + stamp + self._padding)
 
     def _watch(self) -> int:
-        frames = self._ring.read(4096)
-        for _port, arrival, frame in frames:
+        frames = [each for port in self._ring.read(4096).values() for each in port]
+        for arrival, frame in frames:
             if frame[: len(self._header)] == self._header:
                 number, sent = _STAMP.unpack_from(frame, len(self._header))
                 self.seen.append(Sighting(number, sent, arrival, len(frame)))

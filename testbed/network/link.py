@@ -115,7 +115,7 @@ class Link(LiveLink, MininetLink):
         node1, node2 = self._nodes
         number = next(_wires)
         name = f"{_full_name(node1, end1.name)}--{_full_name(node2, end2.name)}"
-        engine = self.engines.engine(self.engines.choose(self.specs))
+        engine = self.engines.place(name, self.specs)
         ports = []
         for node, end, side in ((node1, end1, "a"), (node2, end2, "b")):
             far = VethEnd(f"w{number}{side}", next(_indexes), engine.namespace.fd)

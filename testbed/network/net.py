@@ -62,6 +62,7 @@ class Network(LiveNetwork, Mininet):
 
     engine      "auto", "fabric" or "netem" for links with delay, loss and the like
     seed        fixes the losses of the fabric engine
+    workers     most processes of the fabric engine; left out, as many as there are processors
     plan        where planned subnets are taken from; used when the topology has routers
 
     `with Network(topo) as net:` starts it and stops it.  Raises `PrivilegeError` outside a
@@ -74,6 +75,7 @@ class Network(LiveNetwork, Mininet):
         *,
         engine: str = "auto",
         seed: int = 0,
+        workers: int | None = None,
         plan: AddressPlan | None = None,
         switch: Any = Bridge,
         host: Any = Host,
@@ -87,7 +89,7 @@ class Network(LiveNetwork, Mininet):
                 "a Network needs a sandbox around it",
                 remedy="call testbed.sandbox.ensure() first, or use `testbed topo FILE.py`",
             )
-        self.engines = Engines(prefer=engine, seed=seed)
+        self.engines = Engines(prefer=engine, seed=seed, workers=workers)
         self.group = next(_groups)
         self.observers = []
         self.cuts = Cuts(self.group)

@@ -12,7 +12,15 @@ from typing import Any
 
 import testbed
 from testbed.errors import EngineError, KernelError
-from testbed.links.engine import DirectionReport, Engine, Specs, Wire, bring_up, make_namespace
+from testbed.links.engine import (
+    DirectionReport,
+    Engine,
+    Specs,
+    Wire,
+    WorkerStatus,
+    bring_up,
+    make_namespace,
+)
 from testbed.links.fabric.protocol import Channel, Message
 from testbed.links.histogram import Histogram
 from testbed.links.outages import Outages
@@ -36,7 +44,6 @@ class FabricEngine(Engine):
         with theirs:
             self._channel = Channel(ours)
             self._process = self._start(theirs.fileno())
-        self.realtime: bool = self._ask("status")["realtime"]
 
     def _start(self, fd: int) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
@@ -88,10 +95,11 @@ class FabricEngine(Engine):
         """Process id of the worker."""
         return self._process.pid
 
-    def status(self) -> dict[str, Any]:
-        """`realtime` priority or not, `cpu_s` used by the worker, `ring_drops` so far."""
-        answer: dict[str, Any] = self._ask("status")
-        return answer
+    def worker(self) -> WorkerStatus:
+        """What the worker is and has used so far."""
+        facts = self._ask("status")
+        late = Histogram.from_json(facts.pop("late"))
+        return WorkerStatus(engine=self.name, pid=self.pid, late=late, **facts)
 
     # -- wires -----------------------------------------------------------------------------------
 
@@ -145,7 +153,7 @@ class FabricEngine(Engine):
             for facts, spec, ports in zip(
                 directions, wire.specs, (wire.ports, wire.ports[::-1]), strict=True
             ):
-                lag = Histogram({int(key): times for key, times in facts.pop("lag").items()})
+                lag = Histogram.from_json(facts.pop("lag"))
                 report = DirectionReport(wire=name, engine=self.name, spec=spec, lag=lag, **facts)
                 reports.append(self.outages.account(report, *ports))
         return reports

@@ -1,15 +1,15 @@
-"""A pipe in the world: the port it comes from, the socket it leaves by, how late frames left."""
+"""A pipe in the world: the port it comes from, the one it leaves by, how late frames left."""
 
 from __future__ import annotations
 
 import errno
-import time
+import os
+from collections.abc import Sequence
 from math import inf
 from typing import Any
 
-from testbed.kernel.packet_ring import FrameSender
 from testbed.links.engine import BACKLOG_SPELL_S
-from testbed.links.fabric.pipe import Pipe
+from testbed.links.fabric.pipe import Departure, Pipe
 from testbed.links.histogram import Histogram
 from testbed.links.offloads import carrier
 from testbed.links.spec import LinkSpec
@@ -20,42 +20,42 @@ _FINE_LAG = 10_000  # microseconds below which a histogram's key is the number i
 
 
 class Lane:
-    """One direction of a wire: frames from port `source` through a pipe to `target`."""
+    """One direction of a wire: frames from port `source` through a pipe to port `target`.
+
+    `address` is the target's in the worker's `FrameBatch`.
+    """
 
     def __init__(
-        self, name: str, source: int, target: str, spec: LinkSpec, *, seed: str, sender: FrameSender
+        self, name: str, source: int, target: str, spec: LinkSpec, *, seed: str, address: int
     ) -> None:
         self.name = name
         self.source = source
+        self.address = address
         self.pipe = Pipe(spec, seed=seed)
         self.scheduled_at = inf
         self.lag = Histogram()
         self._target = target
-        self._sender = sender
         self._last_due = self._last_sent = self._spell_due = self._spell_sent = 0.0
         self._backlogged_s = self._backlogged_ideal_s = 0.0
         self._backlogged_bytes = self._spell_bytes = self._undelivered_bytes = 0
         self.down_drops = self.outside_drops = 0
 
-    def deliver(self, now: float) -> None:
-        """Send the frames that are due, and note when each one left against when it should."""
-        send, clock, counts = self._sender.send, time.monotonic, self.lag.counts
-        for due, span, frame in self.pipe.due(now):
-            key = int((now - due) * 1e6)
+    def left(self, departures: Sequence[Departure], sent: float) -> None:
+        """Note when frames left, which was by `sent` at the latest, against when they should."""
+        counts = self.lag.counts
+        for due, span, _frame in departures:
+            key = int((sent - due) * 1e6)
             if key >= _FINE_LAG:
                 key = Histogram.bucket(key)
-            counts[key] = counts.get(key, 0) + 1
-            if span >= 0:
-                if span:
-                    self._spell_bytes += span
-                else:
-                    self._end_spell(due, now)
-                self._last_due, self._last_sent = due, now
-            try:
-                send(frame)
-            except OSError as error:
-                self._refused(error, len(frame))
-            now = clock()
+            counts[key] += 1
+            if span > 0:
+                self._spell_bytes += span
+            elif span == 0:
+                self._end_spell(due, sent)
+            else:
+                continue
+            self._last_due = due
+            self._last_sent = sent
 
     def _end_spell(self, due: float, now: float) -> None:
         """The link had been idle: count the busy spell before, if it was long enough to judge."""
@@ -66,14 +66,15 @@ class Lane:
             self._backlogged_bytes += self._spell_bytes
         self._spell_due, self._spell_sent, self._spell_bytes = due, now, 0
 
-    def _refused(self, error: OSError, size: int) -> None:
+    def refused(self, number: int, size: int) -> None:
+        """The kernel refused a frame of `size` bytes with this errno."""
         self._undelivered_bytes += size
-        if error.errno in _GONE or (error.errno == errno.ENOBUFS and not carrier(self._target)):
+        if number in _GONE or (number == errno.ENOBUFS and not carrier(self._target)):
             self.down_drops += 1
-        elif error.errno in _NO_ROOM:
+        elif number in _NO_ROOM:
             self.outside_drops += 1
         else:
-            raise error
+            raise OSError(number, os.strerror(number), self._target)
 
     def facts(self) -> dict[str, Any]:
         """Counters so far, as plain values."""
@@ -95,8 +96,3 @@ class Lane:
             "backlogged_bytes": self._backlogged_bytes,
             "backlogged_ideal_s": self._backlogged_ideal_s,
         }
-
-    def close(self) -> None:
-        """Close the socket; what is inside is gone."""
-        self.scheduled_at = inf
-        self._sender.close()

@@ -10,11 +10,14 @@ and that is measured (see `lane`).
 
 from __future__ import annotations
 
+import sys
 from collections import deque
+from collections.abc import Sequence
 from math import inf
 
 from testbed.links.fabric import queues
 from testbed.links.fabric.loss import Loss, stream
+from testbed.links.fabric.queues import Waiting
 from testbed.links.spec import LinkSpec
 
 Departure = tuple[float, int, bytes]
@@ -41,6 +44,7 @@ class Pipe:
         self._jitter_random = stream(seed, "jitter").random
         self._reorder_random = stream(seed, "reorder").random
         self._queue = queues.make(spec)
+        self._waiting = self._queue.waiting
         self._flight: deque[Departure] = deque()
         self._express: deque[Departure] = deque()
         self._free_at = -inf  # when the link can begin to serialise the next frame
@@ -54,34 +58,46 @@ class Pipe:
         self._delay, self._jitter = spec.delay_s, spec.jitter_s
         self.reorders = spec.reorder_ratio
         self.loss.set(*spec.gilbert_elliott)
+        self._loses = self.loss.active
 
     # -- what happens to frames ------------------------------------------------------------------
 
     def offer(self, now: float, frame: bytes) -> None:
         """A frame arrives at `now`; times of successive calls do not decrease."""
-        self.offered_packets += 1
-        self.offered_bytes += len(frame)
-        if self._free_at <= now and self._queue:
-            self._advance(now)
-        if self._free_at <= now:  # and nothing waits, or it would be its turn
-            self._serve(now, frame, waited=False)
-        else:
-            self._queue.push(now, frame)
+        self.offer_all([(now, frame)])
+
+    def offer_all(self, arrivals: Sequence[Waiting]) -> None:
+        """Frames arrive, each at its time; no time is before one of an earlier call."""
+        self.offered_packets += len(arrivals)
+        size = 0
+        waiting, serve, push = self._waiting, self._serve, self._queue.push
+        for now, frame in arrivals:
+            size += len(frame)
+            if self._free_at > now:
+                push(now, frame)
+                continue
+            if waiting:
+                self._advance(now)
+                if self._free_at > now:
+                    push(now, frame)
+                    continue
+            serve(now, frame, False)
+        self.offered_bytes += size
 
     def _advance(self, now: float) -> None:
         """Serialise what waits and whose turn comes by `now`."""
-        queue = self._queue
-        while self._free_at <= now:
-            frame = queue.pop(self._free_at)
+        pop, serve = self._queue.pop, self._serve
+        while (free_at := self._free_at) <= now:
+            frame = pop(free_at)
             if frame is None:
                 return
-            self._serve(self._free_at, frame, waited=True)
+            serve(free_at, frame, True)
 
-    def _serve(self, start: float, frame: bytes, *, waited: bool) -> None:
+    def _serve(self, start: float, frame: bytes, waited: bool) -> None:
         size = len(frame)
         end = self._free_at = start + size * self._byte_s
         span = size + self._skipped if waited and self._skipped >= 0 else 0
-        if self.loss.active and self.loss.lost():
+        if self._loses and self.loss.lost():
             self.lost_packets += 1
             self._skipped = span or -1
             return
@@ -98,38 +114,30 @@ class Pipe:
         self._skipped = 0
         self._flight.append((due, span, frame))
 
-    def due(self, now: float) -> list[Departure]:
-        """Take the frames that leave by `now`, in the order in which they leave."""
-        if self._free_at <= now and self._queue:
+    def due(self, now: float, limit: int = sys.maxsize) -> list[Departure]:
+        """Take at most `limit` frames that leave by `now`, in the order in which they leave."""
+        if self._waiting and self._free_at <= now:
             self._advance(now)
         departures: list[Departure] = []
-        flight = self._flight
+        flight, express = self._flight, self._express
         size = 0
-        while flight and flight[0][0] <= now:
-            departure = flight.popleft()
+        while len(departures) < limit:
+            lane = express if express and (not flight or express[0][0] < flight[0][0]) else flight
+            if not lane or lane[0][0] > now:
+                break
+            departure = lane.popleft()
             size += len(departure[2])
             departures.append(departure)
-        if self._express:
-            size += self._take_express(now, departures)
         self.delivered_packets += len(departures)
         self.delivered_bytes += size
         return departures
-
-    def _take_express(self, now: float, departures: list[Departure]) -> int:
-        size = 0
-        while self._express and self._express[0][0] <= now:
-            departure = self._express.popleft()
-            size += len(departure[2])
-            departures.append(departure)
-        departures.sort(key=lambda departure: departure[0])
-        return size
 
     def next_event(self) -> float:
         """The earliest time at which `due` may have something to give or to do; inf for never."""
         event = self._flight[0][0] if self._flight else inf
         if self._express:
             event = min(event, self._express[0][0])
-        if self._queue and (self.reorders or not self._flight):
+        if self._waiting and (self.reorders or not self._flight):
             event = min(event, self._free_at)
         return event
 
@@ -185,7 +193,7 @@ class Pipe:
     @property
     def inside(self) -> int:
         """Packets that wait or are on their way."""
-        return len(self._queue) + len(self._flight) + len(self._express)
+        return len(self._waiting) + len(self._flight) + len(self._express)
 
     @property
     def least_latency_s(self) -> float:

@@ -15,42 +15,42 @@ Waiting = tuple[float, bytes]
 
 
 class DropTail:
-    """First in, first out; what does not fit is dropped on arrival."""
+    """First in, first out; what does not fit is dropped on arrival.
+
+    What waits is in `waiting`, which outlives a change of the queue's kind.
+    """
 
     def __init__(self, waiting: deque[Waiting], *, max_bytes: float, max_packets: float) -> None:
-        self._waiting = waiting
+        self.waiting = waiting
         self._max_bytes, self._max_packets = max_bytes, max_packets
         self.bytes = sum(len(frame) for _arrival, frame in waiting)
         self.drops = 0
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def push(self, now: float, frame: bytes) -> None:
         """Let a packet wait, or drop it."""
         size = self.bytes + len(frame)
-        if size > self._max_bytes or len(self._waiting) >= self._max_packets:
+        if size > self._max_bytes or len(self.waiting) >= self._max_packets:
             self.drops += 1
             return
         self.bytes = size
-        self._waiting.append((now, frame))
+        self.waiting.append((now, frame))
 
     def pop(self, _now: float) -> bytes | None:
         """The packet to serialise at `now`; None when nothing waits."""
-        if not self._waiting:
+        if not self.waiting:
             return None
-        frame = self._waiting.popleft()[1]
+        frame = self.waiting.popleft()[1]
         self.bytes -= len(frame)
         return frame
 
     def clear(self) -> None:
         """Forget what waits; these are no drops of the queue's."""
-        self._waiting.clear()
+        self.waiting.clear()
         self.bytes = 0
 
     def become(self, spec: LinkSpec) -> DropTail:
         """The queue of `spec` with everything that waits here, be it over the new limit."""
-        queue = make(spec, self._waiting)
+        queue = make(spec, self.waiting)
         queue.drops = self.drops
         if type(queue) is not type(self):
             return queue
@@ -98,10 +98,10 @@ class CoDel(DropTail):
 
     def _head(self, now: float) -> tuple[bytes | None, bool]:
         """Take the head; may it be dropped? (RFC 8289, 5.7: dodequeue)."""
-        if not self._waiting:
+        if not self.waiting:
             self._first_above = None
             return None, False
-        arrival, frame = self._waiting.popleft()
+        arrival, frame = self.waiting.popleft()
         self.bytes -= len(frame)
         if now - arrival < self.TARGET_S or self.bytes <= FULL_FRAME:
             self._first_above = None

@@ -21,18 +21,22 @@ import sys
 import time
 from heapq import heappop, heappush
 from math import inf
+from pathlib import Path
 from typing import Any
 
-from testbed.kernel.packet_ring import FrameSender, PacketRing
+from testbed.kernel import packet_batch
+from testbed.kernel.packet_batch import FrameBatch
+from testbed.kernel.packet_ring import PacketRing
 from testbed.links import counters
 from testbed.links.fabric.lane import Lane
+from testbed.links.fabric.pipe import Departure
 from testbed.links.fabric.protocol import Channel, Message
+from testbed.links.histogram import Histogram
 from testbed.links.spec import LinkSpec
 
 _BATCH = 128  # frames received between two looks at what is due
-_OWN_SOCKETS = 16
 _CONTROL_EVERY_S = 0.005
-_SHORTEST_SLEEP_S = 50e-6
+_SHORTEST_SLEEP_S, _LONGER_BY_S, _SHORTEST_UNDER_LOAD_S = 50e-6, 4e-6, 250e-6
 _LONGEST_NAP_S, _SHORTEST_NAP_S = 0.005, 0.0002
 _PR_SET_TIMERSLACK = 29
 
@@ -47,10 +51,11 @@ class Worker:
         self._wires: dict[str, tuple[Lane, Lane]] = {}
         self._before: dict[int, counters.Counters] = {}
         self._agenda: list[tuple[float, int, Lane]] = []
-        self._shared = FrameSender("lo")
-        self._senders = 0
+        self._batch = FrameBatch()
         self._latency = inf
         self._nap = 0.0
+        self._late = Histogram()
+        self._busy = 0  # frames received since the last sleep
         self.realtime = _be_punctual()
 
     # -- the hot loop ----------------------------------------------------------------------------
@@ -63,40 +68,47 @@ class Worker:
             self._receive(_BATCH)
             now = clock()
             while agenda and agenda[0][0] <= now:
-                self._serve(now)
+                self._deliver(now)
             now = clock()
             wait = agenda[0][0] - now if agenda else inf
             if wait > 0 or now >= control_at:
-                if not self._sleep(wait):
+                if not self._sleep(now, wait):
                     return
                 control_at = clock() + _CONTROL_EVERY_S
 
-    def _sleep(self, wait: float) -> bool:
+    def _sleep(self, now: float, wait: float) -> bool:
         """Until a frame is due, one arrives or a request does; False when the other side is gone.
 
         A sleep costs some 25 microseconds of processor time in a virtual machine, so short ones
-        are made longer, and frames that leave within that time leave together.
+        are made longer, the more so the more frames went through since the last, and frames that
+        leave within that time leave together.
         """
+        shortest = min(_SHORTEST_SLEEP_S + self._busy * _LONGER_BY_S, _SHORTEST_UNDER_LOAD_S)
+        self._busy = 0
         watched: list[PacketRing | Channel] = [self._channel]
         if self._nap and wait < inf:
             wait = min(wait, self._nap)
         else:
             watched.append(self._ring)
-        timeout = None if wait == inf else max(wait, _SHORTEST_SLEEP_S) if wait > 0 else 0
+        timeout = None if wait == inf else max(wait, shortest) if wait > 0 else 0
         readable, _w, _x = select.select(watched, [], [], timeout)
+        if not readable and timeout:
+            self._late.add(time.monotonic() - now - timeout)
         return self._channel not in readable or self._answer()
 
     def _receive(self, limit: int) -> int:
         """Offer up to `limit` frames to their pipes."""
         lanes = self._lanes
-        frames = self._ring.read(limit)
-        for port, arrival, frame in frames:
+        count = 0
+        for port, arrivals in self._ring.read(limit).items():
+            count += len(arrivals)
             lane = lanes.get(port)
             if lane is not None:
-                lane.pipe.offer(arrival, frame)
+                lane.pipe.offer_all(arrivals)
                 if lane.scheduled_at == inf or lane.pipe.reorders:
                     self._schedule(lane)
-        return len(frames)
+        self._busy += count
+        return count
 
     def _schedule(self, lane: Lane) -> None:
         at = lane.pipe.next_event()
@@ -104,13 +116,34 @@ class Worker:
             lane.scheduled_at = at
             heappush(self._agenda, (at, lane.source, lane))
 
-    def _serve(self, now: float) -> None:
-        """Let the first lane on the agenda deliver, unless the entry is out of date."""
-        at, _port, lane = heappop(self._agenda)
-        if at == lane.scheduled_at:
+    def _deliver(self, now: float) -> None:
+        """Send what the first lanes on the agenda have due, together as far as a batch goes."""
+        agenda, room = self._agenda, packet_batch.CAPACITY
+        served: list[tuple[Lane, list[Departure]]] = []
+        while room and agenda and agenda[0][0] <= now:
+            at, _port, lane = heappop(agenda)
+            if at != lane.scheduled_at:  # the entry is out of date
+                continue
+            departures = lane.pipe.due(now, room)
             lane.scheduled_at = inf
-            lane.deliver(now)
             self._schedule(lane)
+            if departures:
+                served.append((lane, departures))
+                room -= len(departures)
+        if served:
+            self._send(served)
+
+    def _send(self, served: list[tuple[Lane, list[Departure]]]) -> None:
+        runs = [(lane.address, [frame for _d, _s, frame in out]) for lane, out in served]
+        refused = self._batch.send(runs)
+        sent = time.monotonic()
+        for lane, departures in served:
+            lane.left(departures, sent)
+        if refused:
+            frames = [(lane, frame) for lane, out in served for _d, _s, frame in out]
+            for position, number in refused:
+                lane, frame = frames[position]
+                lane.refused(number, len(frame))
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -128,11 +161,13 @@ class Worker:
         return True
 
     def do_status(self) -> dict[str, Any]:
-        """Whether this process runs with real-time priority, its CPU seconds, ring drops."""
+        """What `WorkerStatus` says."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "realtime": self.realtime,
             "cpu_s": used.ru_utime + used.ru_stime,
+            "waited_s": _waited_s(),
+            "late": self._late.counts,
             "ring_drops": self._ring.dropped,
         }
 
@@ -147,25 +182,18 @@ class Worker:
         """Carry a wire."""
         port_names = [socket.if_indextoname(port) for port in ports]
         (spec_ab, spec_ba), (seed_ab, seed_ba) = (LinkSpec(**spec) for spec in specs), seeds
-        back_sender, there_sender = (self._sender(port) for port in port_names)
+        back_address, there_address = (self._batch.address(port) for port in ports)
         there = Lane(
-            directions[0], ports[0], port_names[1], spec_ab, seed=seed_ab, sender=there_sender
+            directions[0], ports[0], port_names[1], spec_ab, seed=seed_ab, address=there_address
         )
         back = Lane(
-            directions[1], ports[1], port_names[0], spec_ba, seed=seed_ba, sender=back_sender
+            directions[1], ports[1], port_names[0], spec_ba, seed=seed_ba, address=back_address
         )
         for lane in (there, back):
             self._before[lane.source] = counters.interface(lane.source)
             self._lanes[lane.source] = lane
         self._wires[name] = there, back
         self._expect(min(self._latency, there.pipe.least_latency_s, back.pipe.least_latency_s))
-
-    def _sender(self, port: str) -> FrameSender:
-        """Its own socket for each of the first ports; the others share one."""
-        self._senders += 1
-        if self._senders <= _OWN_SOCKETS:
-            return FrameSender(port)
-        return FrameSender(port, via=self._shared)
 
     def do_update(self, name: str, specs: list[dict[str, Any]]) -> None:
         """Change a live wire."""
@@ -186,7 +214,7 @@ class Worker:
         """Stop carrying a wire."""
         for lane in self._wires.pop(name):
             del self._lanes[lane.source], self._before[lane.source]
-            lane.close()
+            lane.scheduled_at = inf
 
     def do_report(self) -> dict[str, list[dict[str, Any]]]:
         """Counters of each wire's two directions."""
@@ -223,9 +251,17 @@ class Worker:
         """Close every descriptor."""
         for name in list(self._wires):
             self.do_detach(name)
-        self._shared.close()
+        self._batch.close()
         self._ring.close()
         self._channel.close()
+
+
+def _waited_s() -> float:
+    """How long this process was ready to run and did not (proc(5): schedstat); 0 if not counted."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    except FileNotFoundError:  # a kernel without CONFIG_SCHED_INFO
+        return 0.0
 
 
 def _be_punctual() -> bool:
