@@ -137,7 +137,7 @@ def _spread(trials: Iterable[Mapping[str, Any]], key: str, show: Callable[[float
 
 
 def _lag(trials: Iterable[Mapping[str, Any]]) -> str:
-    keys = ("lag_p50_s", "lag_p99_s", "lag_max_s")
+    keys = ("lag_p50_s", "lag_p99_s", "lag_p999_s", "lag_max_s")
     found = [[each[key] for key in keys] for each in trials if each["lag_p99_s"] is not None]
     if not found:
         return "–"

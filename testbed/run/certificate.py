@@ -16,11 +16,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from testbed.run.cpu import CpuUse
+from testbed.run.disturbance import disturbances
 from testbed.run.probe import Delay
 from testbed.run.statistics import clustering_of, plausible_counts
 
 if TYPE_CHECKING:
-    from testbed.links import DirectionReport, LinkSpec
+    from testbed.links import DirectionReport, LinkSpec, WorkerStatus
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class Budget:
 
     lag_p99_s       99th percentile of how late packets left: a tenth of the 10 ms that a last
                     mile adds, and below what a retransmission timer can notice
+    lag_p999_s      99.9th percentile: what one packet in a thousand may be late by; no more than a
+                    WiFi frame waits for the air
     lag_max_s       longest lag: a quarter of Linux's least retransmission timeout (200 ms), so
                     that no stall of the emulator can pass for a loss
     rate_error      of the rate while packets waited, judged where that was for backlog_s at least
@@ -40,6 +43,7 @@ class Budget:
     """
 
     lag_p99_s: float = 1e-3
+    lag_p999_s: float = 5e-3
     lag_max_s: float = 50e-3
     rate_error: float = 0.02
     backlog_s: float = 0.5
@@ -69,6 +73,7 @@ class LinkCertificate:
     packets: int
     lag_p50_s: float | None
     lag_p99_s: float | None
+    lag_p999_s: float | None
     lag_max_s: float | None
     outside_drops: int
     changed: bool
@@ -77,12 +82,16 @@ class LinkCertificate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """The certificate of one trial; `why` is "" when it is certified."""
+    """The certificate of one trial; `why` is "" when it is certified.
+
+    `disturbances` is what may have kept the engines from being punctual, be it without harm.
+    """
 
     links: tuple[LinkCertificate, ...]
     cpu: CpuUse
     problems: tuple[str, ...]
     budget: Budget
+    disturbances: tuple[str, ...] = ()
 
     @property
     def certified(self) -> bool:
@@ -91,8 +100,11 @@ class Certificate:
 
     @property
     def why(self) -> str:
-        """What was not within budget, the first of it in full."""
-        return shorten(self.problems)
+        """What was not within budget, the first of it in full, and what went on meanwhile."""
+        text = shorten(self.problems)
+        if text and self.disturbances:
+            text += f"; meanwhile {', '.join(self.disturbances)}"
+        return text
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -113,13 +125,15 @@ def certify(
     delays: Mapping[tuple[str, str], Delay] | None = None,
     ends: Mapping[tuple[str, str], str] | None = None,
     changed: frozenset[str] = frozenset(),
+    workers: Sequence[WorkerStatus] = (),
     budget: Budget | None = None,
 ) -> Certificate:
     """Judge a trial.
 
     `delays` are the probes by (wire, direction), `ends` the directions' names for readers
     ("phone-wifi > ap-eth0"); `changed` names the wires whose specification changed while the
-    trial ran: their losses cannot be held against one ratio.
+    trial ran: their losses cannot be held against one ratio.  `workers` are the engines'
+    processes.
     """
     limits, found = budget or Budget(), list(reports)
     lossy = sum(1 for each in found if each.spec.loss_ratio and each.wire not in changed)
@@ -138,7 +152,13 @@ def certify(
     ]
     problems = [f"link {each.direction}: {text}" for each in links for text in each.problems]
     problems += _judge_cpu(cpu, limits)
-    return Certificate(links=tuple(links), cpu=cpu, problems=tuple(problems), budget=limits)
+    return Certificate(
+        links=tuple(links),
+        cpu=cpu,
+        problems=tuple(problems),
+        budget=limits,
+        disturbances=disturbances(cpu, workers),
+    )
 
 
 def _judge(
@@ -171,6 +191,7 @@ def _judge(
         packets=report.offered_packets,
         lag_p50_s=lag.p50 if lag else None,
         lag_p99_s=lag.p99 if lag else None,
+        lag_p999_s=lag.p999 if lag else None,
         lag_max_s=lag.maximum if lag else None,
         outside_drops=report.outside_drops,
         changed=changed,
@@ -206,6 +227,11 @@ def _problems(
         yield (
             f"packets left late: p99 {link.lag_p99_s * 1e3:.2f} ms "
             f"(budget {limits.lag_p99_s * 1e3:.0f} ms)"
+        )
+    if link.lag_p999_s is not None and link.lag_p999_s > limits.lag_p999_s:
+        yield (
+            f"packets left late: p99.9 {link.lag_p999_s * 1e3:.2f} ms "
+            f"(budget {limits.lag_p999_s * 1e3:.0f} ms)"
         )
     if link.lag_max_s is not None and link.lag_max_s > limits.lag_max_s:
         yield (

@@ -120,7 +120,12 @@ class Conductor:
         engines = getattr(net, "engines", None)
         reports = engines.reports() if engines is not None else []
         return certify(
-            reports, cpu.use, delays=delays, ends=_ends(net), changed=frozenset(self._changed)
+            reports,
+            cpu.use,
+            delays=delays,
+            ends=_ends(net),
+            changed=frozenset(self._changed),
+            workers=engines.workers() if engines is not None else (),
         )
 
     def _progress(self, text: str) -> None:
