@@ -10,6 +10,7 @@ import pytest
 from testbed.links import DirectionReport, Histogram, LinkSpec, WorkerStatus
 from testbed.run.certificate import Certificate, certify
 from testbed.run.cpu import CpuSampler, CpuUse
+from testbed.run.probe import Delay
 
 CALM = CpuUse(busy=(0.3,) * 100)
 
@@ -88,3 +89,19 @@ def test_stolen_time_and_that_of_others_is_told_apart(tmp_path: Path) -> None:
     assert use.busy == (0.667, 0.5)
     assert (use.steal, use.worst_steal) == (0.125, 0.5)
     assert use.others == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_probed_delay_is_judged_by_what_was_configured_when_it_was_probed() -> None:
+    """Not by what an update made of the link later."""
+
+    def problems(jitter_s: float) -> tuple[str, ...]:
+        report = DirectionReport(
+            wire="a--b", direction="a>b", engine="fabric", spec=LinkSpec(delay="1ms"),
+            offered_packets=1, offered_bytes=100, delivered_packets=1, delivered_bytes=100,
+        )  # fmt: skip
+        probe = Delay(expected_s=0.05, jitter_s=jitter_s, seen_s=(0.046,) * 15)
+        return certify([report], CALM, delays={("a--b", "a>b"): probe}).problems
+
+    assert problems(0.01) == ()
+    (problem,) = problems(0.0)
+    assert "delayed packets by 46.00 ms, not 50.00 (budget ±1 ms)" in problem

@@ -196,7 +196,7 @@ def _judge(
         outside_drops=report.outside_drops,
         changed=changed,
     )
-    return dataclasses.replace(link, problems=tuple(_problems(link, spec, probe, limits)))
+    return dataclasses.replace(link, problems=tuple(_problems(link, probe, limits)))
 
 
 def _plausible(spec: LinkSpec, judged: int, confidence: float) -> tuple[float, float]:
@@ -205,16 +205,14 @@ def _plausible(spec: LinkSpec, judged: int, confidence: float) -> tuple[float, f
     return low / judged, high / judged
 
 
-def _problems(
-    link: LinkCertificate, spec: LinkSpec, probe: Delay | None, limits: Budget
-) -> Iterable[str]:
+def _problems(link: LinkCertificate, probe: Delay | None, limits: Budget) -> Iterable[str]:
     ratio = link.measured_rate_ratio
     if ratio is not None and abs(ratio - 1) > limits.rate_error:
         yield f"delivered {ratio:.1%} of its rate (budget ±{limits.rate_error:.0%})"
-    if probe is not None and not probe.within(spec.jitter_s + limits.delay_error_s):
+    if probe is not None and not probe.within(limits.delay_error_s):
         yield (
             f"delayed packets by {probe.median_s * 1e3:.2f} ms, not {probe.expected_s * 1e3:.2f} "
-            f"(budget ±{(spec.jitter_s + limits.delay_error_s) * 1e3:.2g} ms)"
+            f"(budget ±{(probe.jitter_s + limits.delay_error_s) * 1e3:.2g} ms)"
         )
     if link.plausible_loss is not None and link.measured_loss_ratio is not None:
         low, high = link.plausible_loss

@@ -30,9 +30,13 @@ _STAMP = struct.Struct("!Id")
 
 @dataclass(frozen=True, kw_only=True)
 class Delay:
-    """One-way delay of one direction: what was configured, serialisation included, and seen."""
+    """One-way delay of one direction: what was configured, serialisation included, and seen.
+
+    `jitter_s` is the jitter that was configured then.
+    """
 
     expected_s: float
+    jitter_s: float
     seen_s: tuple[float, ...]
 
     @property
@@ -41,8 +45,8 @@ class Delay:
         return median(self.seen_s)
 
     def within(self, error_s: float) -> bool:
-        """Is the median within `error_s` of what was configured?"""
-        return abs(self.median_s - self.expected_s) <= error_s
+        """Is the median within `error_s`, and the jitter, of what was configured?"""
+        return abs(self.median_s - self.expected_s) <= error_s + self.jitter_s
 
 
 @dataclass(kw_only=True)
@@ -90,7 +94,9 @@ def probe(links: Sequence[Any]) -> dict[tuple[str, str], Delay]:
             each.sender.close()
             each.receiver.close()
     return {
-        each.key: Delay(expected_s=each.expected_s, seen_s=tuple(each.seen))
+        each.key: Delay(
+            expected_s=each.expected_s, jitter_s=each.spec.jitter_s, seen_s=tuple(each.seen)
+        )
         for each in directions
         if each.seen
     }
