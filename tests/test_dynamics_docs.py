@@ -51,3 +51,20 @@ def test_the_figure_is_drawn_with_its_marks_and_the_certificate_blames_no_link(
     assert all(link["changed"] for link in links)
     about_changes = ("delivered", "lost", "outside")
     assert not [p for link in links for p in link["problems"] if p.startswith(about_changes)]
+
+
+def test_a_topology_changes_from_the_command_line(tmp_path: Path) -> None:
+    topology = "from mininet.topo import SingleSwitchTopo\ntopos = {'two': SingleSwitchTopo}\n"
+    (tmp_path / "two.py").write_text(topology)
+    (tmp_path / "later.toml").write_text('[[event]]\nat = "300ms"\nnode = "h1"\ndo = "kill"\n')
+
+    def topo(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "testbed.cli.main", "topo", str(tmp_path / "two.py")]
+        return subprocess.run([*command, *options], capture_output=True, text=True, timeout=60)
+
+    done = topo("--at", "100ms link h1 s1 down", "--timeline", str(tmp_path / "later.toml"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["*** h1-s1 down", "*** h1 killed"]
+    refused = topo("--at", "1s link h1 s9 down")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("testbed: line 1, '1s link h1 s9 down': there is no node 's9'")

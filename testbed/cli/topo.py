@@ -29,6 +29,10 @@ _DELAY_TOLERANCE_S = 0.001
 @click.option("--engine", default="auto", help="auto, fabric or netem.")
 @click.option("--check/--no-check", default=True, help="Ping everyone and probe each link.")
 @click.option("--cli", "open_cli", is_flag=True, help="Open Mininet's command line.")
+@click.option(
+    "--at", "lines", multiple=True, metavar="'TIME CHANGE'", help="2s link h1 s1 down, say."
+)
+@click.option("--timeline", type=click.Path(path_type=Path), help="A file of such lines, or TOML.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def topo(
     file: Path,
@@ -38,16 +42,19 @@ def topo(
     engine: str,
     check: bool,
     open_cli: bool,
+    lines: tuple[str, ...],
+    timeline: Path | None,
     as_json: bool,
 ) -> int:
     """Draw, start and check the topology in FILE, a plain Mininet file.
 
+    What --at and --timeline say happens to it afterwards, while --cli is open or until the last.
     Exit status 1 when a check fails.
     """
     ensure()
     from mininet.log import setLogLevel
 
-    from testbed.network import Network, load
+    from testbed.network import Network, load, schedule
     from testbed.network.draw import draw
 
     setLogLevel("warning")
@@ -55,14 +62,23 @@ def topo(
     if picture:
         draw(built, picture, title=f"{file.name}")
     with Network(built, engine=engine) as net:
+        changes = schedule.gather(net, lines, timeline)
         found = _examine(net) if check else {}
         if as_json:
             click.echo(json.dumps(found, indent=1))
         else:
             _show(built, net, found)
-        if open_cli:
-            _open_cli(net)
+            net.observers.append(_tell)
+        with changes:
+            if open_cli:
+                _open_cli(net)
+                changes.stop()
     return 0 if found.get("ok", True) else 1
+
+
+def _tell(_kind: str, *, mark: str = "", **_data: Any) -> None:
+    """Say that the network has changed."""
+    click.echo(f"*** {mark}")
 
 
 def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -69,6 +69,14 @@ def parse(lines: str | Iterable[str], net: Any, *, folder: Path | None = None) -
     return timeline
 
 
+def gather(net: Any, lines: Iterable[str], file: Path | None = None) -> Timeline:
+    """What the command line says: lines, and a file of more."""
+    timeline = parse(lines, net)
+    for event in load(file, net).events if file is not None else ():
+        timeline.add(event.planned_s, f"{file}, {event.name}", event.action)
+    return timeline
+
+
 def load(path: Path, net: Any) -> Timeline:
     """A timeline from a TOML file (its name ends in .toml) or a file of lines."""
     try:
