@@ -33,7 +33,8 @@ def test_what_was_planned_happened_when_it_was_planned(bundle: Path) -> None:
     events = [json.loads(line) for line in (bundle / "events.jsonl").read_text().splitlines()]
     marks = [event["mark"] for event in events if event.get("mark")]
     assert marks == [
-        "wan bw 8", "wan down", "wan up", "wan trace walk1", "wan bw 20, delay 10ms",
+        "wan bw 8", "wan down", "wan up", "wan trace walk1", "wan trace ends",
+        "wan bw 20, delay 10ms",
         "partition left middle | right", "healed",
     ]  # fmt: skip
     scheduled = [event for event in events if event["kind"] == "scheduled"]

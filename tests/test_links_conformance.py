@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from testbed.errors import PrivilegeError
@@ -200,6 +202,25 @@ def test_a_changed_delay_loses_and_reorders_nothing(engine: str) -> None:
         assert median([s.delay for s in r.probe(50, interval_s=0.004)]) == pytest.approx(
             0.0103, abs=0.005
         )
+
+
+@every_engine
+def test_an_outage_loses_what_is_inside_and_accounts_for_it(engine: str) -> None:
+    spec = LinkSpec(1, None if engine == "htb" else "50ms", queue="200KB")
+    with rig(engine, spec) as r:
+
+        def outage() -> None:
+            r.engines.down(r.wire)
+            time.sleep(0.02)
+            r.engines.up(r.wire)
+
+        seen = numbers(r.probe(200, interval_s=0.004, size=1000, at={100: outage}))
+        before = [number for number in seen if number < 100]
+        assert before == list(range(len(before)))
+        assert 0 < len(before) < 80
+        assert len(seen) - len(before) == 100
+        assert report(r).down_drops == 100 - len(before)
+        assert is_conserved(report(r))
 
 
 @impairing

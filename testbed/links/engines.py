@@ -221,8 +221,10 @@ class Engines:
 
     def check(self) -> None:
         """Raise `EngineError` if an engine has died, or what has ended a replay."""
-        for player in self._players:
-            player.check()
+        for player in list(self._players):
+            if not player.running:
+                self._players.remove(player)
+                player.join()
         for engine in self._engines:
             engine.check()
 

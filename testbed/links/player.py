@@ -60,11 +60,6 @@ class Player:
             error, self._error = self._error, None
             raise error
 
-    def check(self) -> None:
-        """Raise what an action raised, if one has."""
-        if not self._thread.is_alive():
-            self.join()
-
     @property
     def running(self) -> bool:
         """Is there more to come?"""

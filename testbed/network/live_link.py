@@ -7,6 +7,7 @@ told to the network's observers.
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from testbed.network.net import Network
     from testbed.network.node import Node
 
+_NOTHING: dict[str, Any] = {}  # changes nothing: a trace's end
 _changing = threading.Lock()  # the two directions of a link may be changed by different threads
 
 
@@ -118,9 +120,10 @@ class LiveLink:
         assert self.wire is not None
         self.engines.require(self.wire, specs)
         self.stop_replay(direction)
-        changes = (
-            (at, _pair(fields, side)) for at, fields in trace.changes(loop=loop, scale=scale)
+        rows = itertools.chain(
+            trace.changes(loop=loop, scale=scale), [] if loop else [(trace.length_s, _NOTHING)]
         )
+        changes = ((at, _pair(fields, side)) for at, fields in rows)
         self._notify("link replay", f"trace {trace.name}", direction=side)
         self._replays[side] = self.engines.replay(self.wire, changes, self._apply)
         return self._replays[side]
@@ -135,6 +138,9 @@ class LiveLink:
                 self._notify("link replay stop", "trace stopped", direction=each)
 
     def _apply(self, fields: Fields) -> None:
+        if not any(fields):
+            self._notify("link replay end", "trace ends")
+            return
         with _changing:
             self._change(self.changed(params1=dict(fields[0]), params2=dict(fields[1])))
 
