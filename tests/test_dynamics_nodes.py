@@ -146,7 +146,11 @@ def test_a_router_restarts_with_its_links_as_they_were() -> None:
         link.down()
         r1.restart()
         assert until(lambda: not carrier(server, link.intf2.name))
+        assert not reaches(phone, target)
+        server.kill()
         link.up()
+        assert not carrier(r1, link.intf1.name)
+        server.restart()
         assert until(lambda: reaches(phone, target))
 
 

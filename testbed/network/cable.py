@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink
 from testbed.kernel.namespaces import sysctl
+from testbed.network.failure import KILLED
 from testbed.network.node import Node, Router
 from testbed.network.snapshot import Snapshot
 from testbed.network.switch import Switch
@@ -43,6 +44,9 @@ class Cable:
         """Give it back, and what the end that was down has lost."""
         if self._link.wire is not None:
             self._link.engines.up(self._link.wire)
+            return
+        if self._lowered.node.failed == KILLED:  # its restart brings the interface up
+            self._lost = None
             return
         with self._lowered.node.netns:
             netlink = RtNetlink()
