@@ -5,6 +5,7 @@ set -eu
 cd "$(dirname "$0")"
 
 PACKAGES="iproute2 iputils-ping nftables tcpdump tshark iperf3 mptcpize openvswitch-switch
+openvswitch-testcontroller slirp4netns
 mininet bridge-utils net-tools"
 PROGRAMS="ip ping nft tcpdump tshark iperf3 mptcpize ovs-vswitchd"
 PYTHON=${PYTHON:-python3}

@@ -15,10 +15,13 @@ from pathlib import Path
 from testbed.errors import TestbedError
 from testbed.kernel.namespaces import sysctl
 from testbed.links import Engines, LinkSpec, kernel_engine
-from testbed.network import ovs
-from testbed.sandbox import call
+from testbed.network import ovs, vlan
+from testbed.network.controller import Controller
+from testbed.sandbox import call, uplink
+from testbed.sandbox.cgroups import Cgroup
 
 IPPROTO_MPTCP = 262
+_EXAMPLES = Path("/usr/lib/python3/dist-packages/mininet/examples")
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ _TOOLS = (
 
 def examine() -> list[Finding]:
     """Run every probe (about a second)."""
-    return [*_machine(), *_sandboxed(), *_tools()]
+    return [*_machine(), *_sandboxed(), *_for_mininet(), *_tools()]
 
 
 def _machine() -> Iterator[Finding]:
@@ -75,7 +78,18 @@ def _sandboxed() -> list[Finding]:
 
 
 def _in_sandbox() -> list[Finding]:
-    return [_mptcp(), _netem(), _htb(), _engine(), _ring(), _realtime(), _congestion(), _ovs()]
+    return [
+        _mptcp(),
+        _netem(),
+        _htb(),
+        _engine(),
+        _ring(),
+        _realtime(),
+        _congestion(),
+        _ovs(),
+        _limits(),
+        _vlan(),
+    ]
 
 
 def _attempt(what: Callable[[], str], name: str, remedy: str, needed_for: str) -> Finding:
@@ -160,6 +174,55 @@ def _ovs() -> Finding:
         lacks or "userspace switches, private to each experiment",
         "apt-get install openvswitch-switch" if lacks else "",
         "OVSSwitch and SDN controllers",
+    )
+
+
+def _limits() -> Finding:
+    def attempt() -> str:
+        group = Cgroup("probe")
+        try:
+            group.limit_cpu(10_000, 100_000)
+        finally:
+            group.remove()
+        return f"control groups of version {group.version}"
+
+    return _attempt(attempt, "CPU limits", "run as root, outside a container", "CPULimitedHost")
+
+
+def _vlan() -> Finding:
+    lacks = vlan.missing()
+    remedy = "modprobe 8021q, or a kernel with CONFIG_VLAN_8021Q" if lacks else ""
+    return Finding("VLAN", not lacks, lacks or "IEEE 802.1Q", remedy, "hosts in VLANs", False)
+
+
+def _for_mininet() -> Iterator[Finding]:
+    """What scripts written for Mininet want besides."""
+    found = Controller.isAvailable()
+    remedy = "" if found else "apt-get install openvswitch-testcontroller"
+    yield Finding(
+        "OpenFlow controller",
+        bool(found),
+        found or "ovs-testcontroller is not installed",
+        remedy,
+        "Controller, the default of Mininet's scripts",
+    )
+    lacks = uplink.missing()
+    yield Finding(
+        "uplink",
+        not lacks,
+        lacks or "slirp4netns",
+        "apt-get install slirp4netns; root, or a /dev/net/tun of mode 0666" if lacks else "",
+        "--uplink, the machine's network for an experiment",
+        required=False,
+    )
+    examples = _EXAMPLES.is_dir()
+    yield Finding(
+        "Mininet's examples",
+        examples,
+        str(_EXAMPLES) if examples else f"no {_EXAMPLES}",
+        "" if examples else "apt-get install mininet",
+        "the tests that run them",
+        required=False,
     )
 
 

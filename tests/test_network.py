@@ -22,7 +22,7 @@ from mininet.topolib import TreeTopo
 from mininet.util import pmonitor
 
 from testbed.errors import PrivilegeError, TopologyError
-from testbed.network import Host, Link, Network, OVSSwitch, Router
+from testbed.network import Bridge, Host, Link, Network, OVSSwitch, Router
 
 setLogLevel("error")
 live = pytest.mark.live
@@ -247,6 +247,51 @@ def test_open_vswitch_in_userspace(cls: type) -> None:
         assert "actions=NORMAL" in net["s1"].dpctl("dump-flows")
     assert home_interfaces() == {"lo"}
     assert not [name for name in os.listdir("/run") if name.startswith("openvswitch")]
+
+
+@live
+@pytest.mark.parametrize("cls", [Bridge, OVSSwitch])
+def test_a_host_moves_between_switches_with_its_link(cls: type) -> None:
+    told: list[dict[str, Any]] = []
+    with Network(LinearTopo(3, lopts={"delay": "5ms"}), switch=cls) as net:
+        net.observers.append(lambda kind, **data: told.append({"kind": kind, **data}))
+        h1, h3, s1, s3 = net.get("h1", "h3", "s1", "s3")
+        assert wait_until(lambda: net.ping([h1, h3], timeout="1") == 0)
+        net.moveHost("h1", s3, port=9)
+        assert h1.connectionsTo(s1) == []
+        assert h1.connectionsTo(s3)[0][1].name == "s3-eth9"
+        assert net.pingAll(timeout="1") == 0
+        said = h1.cmd(f"ping -c2 -i0.2 {h3.IP()}")
+        assert float(said.split("min/avg/max/mdev = ")[1].split("/")[0]) >= 20
+        with pytest.raises(TopologyError, match="has 0 links to s1"):
+            net.moveHost(h1, s3, old=s1)
+    assert told[0]["kind"] == "host moved"
+    assert told[0]["mark"] == "h1 to s3"
+
+
+@live
+@pytest.mark.parametrize("cls", [Bridge, OVSSwitch])
+def test_a_plain_link_is_impaired_as_it_runs(cls: type) -> None:
+    with Network(SingleSwitchTopo(2), switch=cls) as net:
+        h1, h2, s1 = net.get("h1", "h2", "s1")
+        assert wait_until(lambda: net.ping([h1, h2], timeout="1") == 0)
+        h1.cmd("ip route add 192.0.2.0/24 via 10.0.0.2; ip addr add 10.7.0.1/24 dev h1-eth0")
+        mac, (_mine, port) = h1.MAC(), h1.connectionsTo(s1)[0]
+
+        def rtt_ms() -> float:
+            said = h1.cmd(f"ping -c3 -i0.1 {h2.IP()}")
+            return float(said.split("min/avg/max/mdev = ")[1].split("/")[0])
+
+        before = rtt_ms()
+        h1.intf().config(delay="20ms")
+        one_way = rtt_ms()
+        port.link.update(params2={"delay": "30ms"})
+        assert before < 20 <= one_way < 50 <= rtt_ms()
+        assert h1.intf().updateMAC() == mac
+        assert "192.0.2.0/24 via 10.0.0.2" in h1.cmd("ip route")
+        assert "10.7.0.1/24" in h1.cmd("ip -4 addr")
+        assert port.name == "s1-eth1"
+        assert port.isUp()
 
 
 # -- addresses and routes by plan ------------------------------------------------------------------

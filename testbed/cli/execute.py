@@ -9,8 +9,9 @@ import click
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
+@click.option("--uplink", is_flag=True, help="Let it reach this machine's network.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def execute(command: tuple[str, ...]) -> None:
+def execute(command: tuple[str, ...], uplink: bool) -> None:
     """Run COMMAND in a new sandbox, e.g. `testbed exec python my_network.py`.
 
     Everything it starts is gone when it ends.  The exit status is the command's.
@@ -18,7 +19,8 @@ def execute(command: tuple[str, ...]) -> None:
     words = [
         sys.executable if word == "python" and i == 0 else word for i, word in enumerate(command)
     ]
-    os.execv(sys.executable, [sys.executable, "-m", "testbed.sandbox", "--", *words])
+    options = ["--uplink"] if uplink else []
+    os.execv(sys.executable, [sys.executable, "-m", "testbed.sandbox", *options, "--", *words])
 
 
 commands = [execute]

@@ -1,4 +1,7 @@
-"""`testbed topo FILE.py`: draw, start and check a topology, and open Mininet's CLI on it."""
+"""`testbed topo FILE.py`: draw, start and check a topology, and open Mininet's CLI on it.
+
+A file that builds its network itself is run as the program it is, on this engine.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ _DELAY_TOLERANCE_S = 0.001
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.argument("words", nargs=-1, metavar="[-- ARG...]")
 @click.option("--class", "name", default="", help="Which topology of the file (see its `topos`).")
 @click.option(
     "--arg", "arguments", multiple=True, metavar="KEY=VALUE", help="Argument of the topology."
@@ -33,9 +37,12 @@ _DELAY_TOLERANCE_S = 0.001
     "--at", "lines", multiple=True, metavar="'TIME CHANGE'", help="2s link h1 s1 down, say."
 )
 @click.option("--timeline", type=click.Path(path_type=Path), help="A file of such lines, or TOML.")
+@click.option("--script", is_flag=True, help="Run FILE as a program, though it has a topology.")
+@click.option("--uplink", is_flag=True, help="Let it reach this machine's network.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def topo(
     file: Path,
+    words: tuple[str, ...],
     name: str,
     arguments: tuple[str, ...],
     picture: Path | None,
@@ -44,17 +51,29 @@ def topo(
     open_cli: bool,
     lines: tuple[str, ...],
     timeline: Path | None,
+    script: bool,
+    uplink: bool,
     as_json: bool,
 ) -> int:
     """Draw, start and check the topology in FILE, a plain Mininet file.
 
+    FILE may also be a topology of Mininet's own ("linear,3", "tree,2,3", "torus,3,3").  A file
+    that holds no topology but a program is run, with ARG... as its arguments, on this engine.
     What --at and --timeline say happens to it afterwards, while --cli is open or until the last.
-    Exit status 1 when a check fails.
+    Exit status 1 when a check or the program fails.
     """
-    ensure()
+    ensure(uplink=uplink)
+    from testbed.network import load
+    from testbed.network import script as program
+
+    if script or (not load.is_own(file) and program.is_script(file)):
+        program.run(file, words)
+        return 0
+    if words:
+        raise ParameterError(f"{file} is no program, and takes no {words[0]}", remedy="see --help")
     from mininet.log import setLogLevel
 
-    from testbed.network import Network, load, schedule
+    from testbed.network import Network, schedule
     from testbed.network.draw import draw
 
     setLogLevel("warning")

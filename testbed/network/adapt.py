@@ -10,35 +10,43 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from mininet.link import Intf as MininetIntf
-from mininet.link import Link as MininetLink
-from mininet.link import OVSLink as MininetOVSLink
-from mininet.link import TCIntf as MininetTCIntf
-from mininet.link import TCLink as MininetTCLink
-from mininet.node import Host as MininetHost
-from mininet.node import Node as MininetNode
-from mininet.node import OVSSwitch as MininetOVSSwitch
-from mininet.node import Switch as MininetSwitch
-from mininet.nodelib import LinuxBridge as MininetLinuxBridge
+from mininet import link as mininet_link
+from mininet import node as mininet_node
+from mininet import nodelib as mininet_nodelib
 
-from testbed.network.intf import Intf
+from testbed.network.controller import (
+    Controller,
+    DefaultController,
+    OVSController,
+    RemoteController,
+)
+from testbed.network.cpu import CPULimitedHost
+from testbed.network.intf import Intf, TCIntf
 from testbed.network.link import Link, TCLink
+from testbed.network.nat import NAT
 from testbed.network.node import Host, Node
-from testbed.network.ovs import OVSSwitch
-from testbed.network.switch import Bridge, Switch
+from testbed.network.ovs import OVSSwitch, UserSwitch
+from testbed.network.switch import Bridge, IVSSwitch, Switch
 
 # Most derived first: the first base of Mininet's that a class has decides.
 _OURS: tuple[tuple[type, type], ...] = (
-    (MininetTCIntf, Intf),
-    (MininetIntf, Intf),
-    (MininetOVSLink, Link),
-    (MininetTCLink, TCLink),
-    (MininetLink, Link),
-    (MininetLinuxBridge, Bridge),
-    (MininetOVSSwitch, OVSSwitch),
-    (MininetSwitch, Switch),
-    (MininetHost, Host),
-    (MininetNode, Node),
+    (mininet_link.TCIntf, TCIntf),
+    (mininet_link.Intf, Intf),
+    (mininet_link.OVSLink, Link),
+    (mininet_link.TCLink, TCLink),
+    (mininet_link.Link, Link),
+    (mininet_nodelib.LinuxBridge, Bridge),
+    (mininet_nodelib.NAT, NAT),
+    (mininet_node.OVSSwitch, OVSSwitch),
+    (mininet_node.UserSwitch, UserSwitch),
+    (mininet_node.IVSSwitch, IVSSwitch),
+    (mininet_node.Switch, Switch),
+    (mininet_node.RemoteController, RemoteController),
+    (mininet_node.OVSController, OVSController),
+    (mininet_node.Controller, Controller),
+    (mininet_node.CPULimitedHost, CPULimitedHost),
+    (mininet_node.Host, Host),
+    (mininet_node.Node, Node),
 )
 
 
@@ -55,9 +63,11 @@ def _adapted(cls: type) -> type:
 
 
 def adapt(thing: Any) -> Any:
-    """`thing` (a class, or a `functools.partial` of one) on top of this engine."""
+    """`thing` (a class, a `functools.partial` of one, a list of them) on top of this engine."""
     if isinstance(thing, functools.partial):
         return functools.partial(adapt(thing.func), *thing.args, **thing.keywords)
     if isinstance(thing, type):
         return _adapted(thing)
-    return thing
+    if isinstance(thing, list):  # of controllers
+        return [adapt(each) for each in thing]
+    return DefaultController if thing is mininet_node.DefaultController else thing

@@ -7,6 +7,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Any
 
 from mininet.link import Intf as MininetIntf
+from mininet.link import TCIntf as MininetTCIntf
 
 from testbed.errors import KernelError
 from testbed.kernel import rtnetlink
@@ -50,14 +51,20 @@ class Intf(MininetIntf):
         ip6: str | None = None,
         ifconfig: Any = None,
         up: bool = True,
-        **_params: Any,
+        **params: Any,
     ) -> dict[str, Any]:
-        """As in Mininet, and `ip6` ("fd00::1/64")."""
+        """As in Mininet, and `ip6` ("fd00::1/64").
+
+        What describes a link (bw, delay, loss, ...), replaces what it did to packets that leave
+        this interface.
+        """
         if self.name == "lo":
             return {}
         self._up = self._up or self.index in getattr(self.link, "born_up", ())
-        results: dict[str, Any] = super().config(mac=mac, ip=ip, ifconfig=ifconfig, up=up)
+        results: dict[str, Any] = MininetIntf.config(self, mac=mac, ip=ip, ifconfig=ifconfig, up=up)
         self.setParam(results, "setIP6", ip6=ip6)
+        if self.link is not None:
+            self.link.shape(self, params)
         return results
 
     # -- addresses --------------------------------------------------------------------------
@@ -169,3 +176,7 @@ class Intf(MininetIntf):
         except KernelError:
             return "MISSING"
         return "OK"
+
+
+class TCIntf(Intf, MininetTCIntf):
+    """Mininet's name for an interface whose link can be shaped; here every interface's can."""

@@ -17,16 +17,15 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from mininet.link import Link as MininetLink
-from mininet.link import TCIntf as MininetTCIntf
 from mininet.link import TCLink as MininetTCLink
 
 from testbed.errors import TopologyError
-from testbed.kernel import rtnetlink
+from testbed.kernel import NetworkNamespace, rtnetlink
 from testbed.kernel.rtnetlink import VethEnd
 from testbed.links import LinkSpec, Wire, offloads
-from testbed.network import rules
+from testbed.network import reshape, rules
 from testbed.network.intf import Intf
-from testbed.network.live_link import LiveLink, renamed
+from testbed.network.live_link import LiveLink, renamed, summary
 
 if TYPE_CHECKING:
     from testbed.network.node import Node
@@ -56,14 +55,13 @@ class Link(LiveLink, MininetLink):
         self.born_up: set[int] = set()  # indexes of ends that the kernel made up at once
         self.specs: tuple[LinkSpec, LinkSpec] | None
         self.wire: Wire | None = None
+        self._early: list[tuple[Intf, dict[str, Any]]] = []
         self.specs, params = take_specs(params)
-        intf = params.setdefault("intf", Intf)
-        for side in ("cls1", "cls2"):
-            chosen = params.get(side) or intf
-            params[side] = Intf if issubclass(MininetTCIntf, chosen) else chosen
         super().__init__(node1, node2, **params)
         if self.specs is not None:
-            self._attach()
+            self.engines.attach(self._made())
+        for intf, given in self._early:
+            self._change(reshape.replaced(self, intf, given))
 
     def makeIntfPair(
         self,
@@ -96,7 +94,7 @@ class Link(LiveLink, MininetLink):
 
     def _make_veth(self, end1: VethEnd, end2: VethEnd) -> None:
         """Make a pair; an end on a bridge comes first, so that it is made up and enslaved."""
-        (node1, node2), group = self._nodes, self._group
+        (node1, node2), group = self._nodes, self.group
         bridge1, bridge2 = (getattr(node, "bridge_index", 0) for node in (node1, node2))
         if bridge2 and not bridge1:
             end1, end2, bridge1, bridge2 = end2, end1, bridge2, 0
@@ -107,43 +105,93 @@ class Link(LiveLink, MininetLink):
             messages.append(rtnetlink.set_link(end2.index, master=bridge2))
         node1.netlink.batch(messages)
         if any(getattr(node, "wire_frames", False) for node in self._nodes):
-            self._disable_offloads()
+            self.disable_offloads()
 
     def _make_wire(self, end1: VethEnd, end2: VethEnd) -> None:
         """Make the two veth pairs that lead to the engine, their far ends up and without ARP."""
         assert self.specs is not None
         node1, node2 = self._nodes
-        number = next(_wires)
-        name = f"{_full_name(node1, end1.name)}--{_full_name(node2, end2.name)}"
-        engine = self.engines.place(name, self.specs)
+        namespace, names = self.engine_namespace(), self.port_names()
         ports = []
-        for node, end, side in ((node1, end1, "a"), (node2, end2, "b")):
-            far = VethEnd(f"w{number}{side}", next(_indexes), engine.namespace.fd)
+        for node, end, name in ((node1, end1, names[0]), (node2, end2, names[1])):
+            far = VethEnd(name, next(_indexes), namespace.fd)
             near = dataclasses.replace(end, up=True, master=getattr(node, "bridge_index", 0))
-            node1.netlink.request(rtnetlink.new_veth(near, far, group=self._group))
-            ports.append(far)
+            node1.netlink.request(rtnetlink.new_veth(near, far, group=self.group))
+            ports.append(far.index)
         self.born_up = {end1.index, end2.index}
-        self._disable_offloads()
-        self.wire = Wire(
-            name=name,
-            ports=(ports[0].index, ports[1].index),
-            port_names=(ports[0].name, ports[1].name),
-            specs=self.specs,
-        )
+        self._take_ports((ports[0], ports[1]), names)
 
-    def _disable_offloads(self) -> None:
+    def engine_namespace(self) -> NetworkNamespace:
+        """Namespace of the engine that carries this link, which is chosen now."""
+        assert self.specs is not None
+        return self.engines.place(self._wire_name, self.specs).namespace
+
+    @property
+    def _wire_name(self) -> str:
+        return "--".join(_full_name(node, interface) for node, interface in self.ends)
+
+    @staticmethod
+    def port_names() -> tuple[str, str]:
+        """New names for the engine's ports, towards node 1 and node 2."""
+        number = next(_wires)
+        return f"w{number}a", f"w{number}b"
+
+    @staticmethod
+    def new_index() -> int:
+        """An interface number that nothing has."""
+        return next(_indexes)
+
+    def _take_ports(self, ports: tuple[int, int], port_names: tuple[str, str]) -> None:
+        assert self.specs is not None
+        self.disable_offloads()
+        self.wire = Wire(name=self._wire_name, ports=ports, port_names=port_names, specs=self.specs)
+
+    def _made(self) -> Wire:
+        assert self.wire is not None
+        return self.wire
+
+    def adopt_ports(self, ports: tuple[int, int], port_names: tuple[str, str]) -> None:
+        """Be carried by the engine from now on, between ports that are in its namespace."""
+        self._take_ports(ports, port_names)
+        self.engines.attach(self._made())
+
+    @property
+    def ends(self) -> list[tuple[Node, str]]:
+        """Node and interface name of end 1 and of end 2, as they are now."""
+        if not hasattr(self, "intf2"):  # it is being made
+            return list(self.indexes)
+        return [(intf.node, intf.name) for intf in (self.intf1, self.intf2)]
+
+    def disable_offloads(self) -> None:
         """Make every frame of this link wire-size and complete."""
-        for node, name in self.indexes:
+        for node, name in self.ends:
             offloads.disable(node.netns, name)
 
     @property
-    def _group(self) -> int:
-        network = self._nodes[0].network
-        return network.group if network else 0
+    def group(self) -> int:
+        """Netlink group of the network's interfaces."""
+        return next((node.network.group for node in self._nodes if node.network), 0)
 
-    def _attach(self) -> None:
-        assert self.wire is not None
-        self.engines.attach(self.wire)
+    @property
+    def engine_name(self) -> str:
+        """Name of the engine that carries this link, empty for a plain one."""
+        wire = self.wire
+        chosen = self.engines.choices() if wire else []
+        return next((choice.engine for choice in chosen if wire and choice.wire == wire.name), "")
+
+    def shape(self, intf: Intf, params: dict[str, Any]) -> None:
+        """Do what is given, and nothing else, to packets that leave `intf` from now on.
+
+        While the link is being made, what its interfaces ask for is kept until it is there.
+        """
+        given, _rest = _split(params)
+        if not given:
+            return
+        if not hasattr(self, "intf2"):
+            self._early.append((intf, given))
+            return
+        self._change(reshape.replaced(self, intf, given))
+        self._notify("link update", summary(given), direction=str(intf))
 
     # -- the end ----------------------------------------------------------------------------
 
@@ -171,17 +219,30 @@ def take_specs(
     Raises `ParameterError` and `TopologyError` for what cannot be meant.
     """
     common, params = _split(params)
+    intf = params.setdefault("intf", Intf)
     sides = []
-    for key in ("params1", "params2"):
+    for key, cls in (("params1", "cls1"), ("params2", "cls2")):
+        params[cls], of_class = _constructor(params.get(cls) or intf)
         side = params.get(key) or {}
         if not isinstance(side, dict):
             raise TopologyError(f"{key} is {side!r}", remedy=f'write {key}={{"delay": "10ms"}}')
         own, rest = _split(side)
         params[key] = rest
-        sides.append({**common, **own})
+        sides.append({**of_class, **common, **own})
     if not any(sides):
         return None, params
     return (_spec(sides[0]), _spec(sides[1])), params
+
+
+def _constructor(chosen: Any) -> tuple[Any, dict[str, Any]]:
+    """A class of interfaces on this engine, and what a `partial` of one says about the link."""
+    from testbed.network.adapt import adapt  # which maps Mininet's links to this module's
+
+    chosen = adapt(chosen)
+    if not isinstance(chosen, functools.partial):
+        return chosen, {}
+    own, rest = _split(chosen.keywords)
+    return functools.partial(chosen.func, *chosen.args, **rest), own
 
 
 def _full_name(node: Node, interface: str) -> str:

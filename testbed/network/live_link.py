@@ -18,6 +18,7 @@ from testbed.links.engine import Fields
 from testbed.links.player import Player
 from testbed.links.trace import Trace
 from testbed.links.trace import load as load_trace
+from testbed.network import reshape
 from testbed.network.cable import Cable
 from testbed.network.cuts import Cut
 
@@ -54,8 +55,9 @@ class LiveLink:
 
     @property
     def engines(self) -> Engines:
-        """The engines of the network this link is in."""
-        return network_of(self._nodes[0]).engines
+        """The engines of the network this link is in, or those for links made by hand."""
+        of_nodes = (node.network.engines for node in self._nodes if node.network)
+        return next(of_nodes, None) or _scratch_engines()
 
     # -- while it runs ----------------------------------------------------------------------
 
@@ -69,11 +71,11 @@ class LiveLink:
         """Change a live link, e.g. `link.update(bw=5, delay="30ms")`; nothing in flight is lost.
 
         `params1` (`params2`) changes only what leaves node 1 (node 2).  Raises `TopologyError`
-        for a link made without impairments.
+        for a link between two hosts that was made without impairments.
         """
         with _changing:
             self._change(self.changed(params1=params1, params2=params2, **changes))
-        self._notify("link update", _summary(changes, params1, params2))
+        self._notify("link update", summary(changes, params1, params2))
 
     def changed(
         self,
@@ -83,17 +85,15 @@ class LiveLink:
         **changes: Any,
     ) -> Specs:
         """The specifications that `update` would give the link; raises what it would raise."""
-        if self.wire is None or self.specs is None:
-            raise TopologyError(
-                f"link {self} was made without impairments and cannot get any while it runs",
-                remedy="make it with delay='0ms', say, and update it then",
-            )
+        first, second = self.specs or reshape.changeable(self)
         return (
-            self.specs[0].replace(**renamed({**changes, **(params1 or {})})),
-            self.specs[1].replace(**renamed({**changes, **(params2 or {})})),
+            first.replace(**renamed({**changes, **(params1 or {})})),
+            second.replace(**renamed({**changes, **(params2 or {})})),
         )
 
     def _change(self, specs: Specs) -> None:
+        if self.wire is None:
+            reshape.interpose(self)
         assert self.wire is not None
         self.wire = self.engines.update(self.wire, specs)
         self.specs = specs
@@ -117,6 +117,8 @@ class LiveLink:
         side = self._side(direction)
         for _at, fields in trace.changes(scale=scale):
             specs = self.changed(**_for_side(fields, side))
+        if self.wire is None:
+            reshape.interpose(self)
         assert self.wire is not None
         self.engines.require(self.wire, specs)
         self.stop_replay(direction)
@@ -202,7 +204,7 @@ class LiveLink:
                 network.cuts.forget(intf)
 
     def _notify(self, kind: str, what: str, **data: Any) -> None:
-        network = self._nodes[0].network
+        network = next((node.network for node in self._nodes if node.network), None)
         if network is not None:
             network.notify(kind, mark=f"{self.label} {what}", link=str(self), **data)
 
@@ -212,6 +214,12 @@ class LiveLink:
         names = [(intf.node.name, intf.name) for intf in (self.intf1, self.intf2)]
         given = [intf for node, intf in names if not intf.startswith(f"{node}-eth")]
         return given[0] if given else "-".join(node for node, _intf in names)
+
+
+@functools.cache
+def _scratch_engines() -> Engines:
+    """For links between nodes that were made by hand; they end with the process."""
+    return Engines()
 
 
 def network_of(node: Node) -> Network:
@@ -240,6 +248,6 @@ def _for_side(fields: dict[str, Any], side: int) -> dict[str, Any]:
     return {f"params{side}": fields} if side else fields
 
 
-def _summary(*changes: dict[str, Any] | None) -> str:
+def summary(*changes: dict[str, Any] | None) -> str:
     """What an update changes, for a figure: "bw 5, delay 30ms"."""
     return ", ".join(f"{key} {value}" for each in changes for key, value in (each or {}).items())

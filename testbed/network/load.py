@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -9,7 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mininet.topo import Topo
+from mininet.topo import LinearTopo, MinimalTopo, SingleSwitchReversedTopo, SingleSwitchTopo, Topo
+from mininet.topolib import TorusTopo, TreeTopo
+from mininet.util import splitArgs
 
 from testbed.errors import TestbedError, TopologyError, UserError
 from testbed.network.where import Place, placed
@@ -17,11 +20,31 @@ from testbed.network.where import Place, placed
 _MODULE = "testbed_user_topology"
 
 
+_OWN: dict[str, Callable[..., Topo]] = {
+    "minimal": MinimalTopo,
+    "linear": LinearTopo,
+    "reversed": SingleSwitchReversedTopo,
+    "single": SingleSwitchTopo,
+    "tree": TreeTopo,
+    "torus": TorusTopo,
+}
+"""Topologies of Mininet's own, by the names its command `mn --topo` gives them."""
+
+
+def is_own(path: Path) -> bool:
+    """Is this no file but a topology of Mininet's own, as "linear,3"?"""
+    return not path.exists() and str(path).partition(",")[0] in _OWN
+
+
 def load(path: Path, name: str = "") -> Callable[..., Topo]:
     """The topology called `name` in a file (the only one, or the first of `topos`, without it).
 
-    Raises `TopologyError` where the file cannot be read, fails, or has no such topology.
+    A path like "tree,2,3" names one of Mininet's own with its arguments.  Raises `TopologyError`
+    where the file cannot be read, fails, or has no such topology.
     """
+    if is_own(path):
+        own, arguments, options = splitArgs(str(path))
+        return functools.partial(_OWN[own], *arguments, **options)
     found = topologies(_execute(path), path)
     if not found:
         raise TopologyError(
@@ -47,9 +70,15 @@ def topologies(module: ModuleType, path: Path) -> dict[str, Callable[..., Topo]]
     return found
 
 
-def _execute(path: Path) -> ModuleType:
+def read(path: Path) -> str:
+    """The text of a file; `TopologyError` where there is none."""
     if not path.is_file():
         raise TopologyError(f"there is no file {path}", remedy="give a Python file with a Topo")
+    return path.read_text()
+
+
+def _execute(path: Path) -> ModuleType:
+    read(path)
     spec = importlib.util.spec_from_file_location(_MODULE, path)
     assert spec is not None
     assert spec.loader is not None
@@ -61,7 +90,7 @@ def _execute(path: Path) -> ModuleType:
     except TestbedError:
         raise
     except (Exception, SystemExit) as error:
-        raise TopologyError(f"{path}{_line(error, path)}: {_text(error)}") from error
+        raise TopologyError(f"{path}{where(error, path)}: {_text(error)}") from error
     finally:
         sys.path.remove(str(path.parent))
     return module
@@ -74,20 +103,20 @@ def build(factory: Callable[..., Topo], path: Path, arguments: dict[str, Any]) -
     except UserError as error:
         if hasattr(error, "place"):
             raise
-        line = _line(error, path).strip(":")
+        line = where(error, path).strip(":")
         raise placed(error, Place(str(path), int(line)) if line else None) from error
     except TestbedError:
         raise
     except Exception as error:
-        raise TopologyError(f"{path}{_line(error, path)}: {_text(error)}") from error
+        raise TopologyError(f"{path}{where(error, path)}: {_text(error)}") from error
 
 
 def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _line(error: BaseException, path: Path) -> str:
-    """ "Where in the user's file the error arose, as ":12"; empty where that is not known."""
+def where(error: BaseException, path: Path) -> str:
+    """Where in the user's file the error arose, as ":12"; empty where that is not known."""
     number = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
     trace = error.__traceback__
     while trace is not None:

@@ -14,7 +14,7 @@ from mininet.node import Host as MininetHost
 from mininet.node import Node as MininetNode
 
 from testbed.kernel import RtNetlink, rtnetlink
-from testbed.network import rules
+from testbed.network import rules, vlan
 from testbed.network.failure import Fallible, Program
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ class Node(Fallible):
 
     def startShell(self, mnopts: str | None = None) -> None:
         """Called by Mininet's constructor; both namespace and shell come when needed."""
+
+    def cmd(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command in the node's shell and return what it says, as in Mininet."""
+        vlan.require(" ".join(map(str, args)))
+        return super().cmd(*args, **kwargs)
 
     def sysctl(self, name: str, value: str | int | None = None) -> str:
         """Read kernel setting `name` in this node, writing `value` first if given."""

@@ -1,28 +1,34 @@
-"""Open vSwitch in userspace, private to one network.
+"""Open vSwitch in userspace, private to one sandbox.
 
-The daemons (`ovsdb-server`, `ovs-vswitchd`) keep their database, sockets and logs in a folder
-of the sandbox's own /run, so that neither the machine's Open vSwitch nor another experiment's
-is touched, and no kernel module is needed.
+The daemons (`ovsdb-server`, `ovs-vswitchd`) run where Open vSwitch's programs look for them,
+/run/openvswitch, which in a sandbox is its own: `ovs-vsctl` and `ovs-ofctl` called by a script
+reach them, neither the machine's Open vSwitch nor another experiment's is touched, and no kernel
+module is needed.  Networks of one sandbox share them.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from mininet.node import OVSSwitch as MininetOVSSwitch
+from mininet.node import UserSwitch as MininetUserSwitch
 
-from testbed.errors import FeatureError, TestbedError
+from testbed.errors import FeatureError, ParameterError, TestbedError
 from testbed.kernel import rtnetlink
 from testbed.network.failure import KILLED
 from testbed.network.switch import Switch
 
+DIRECTORY = Path("/run/openvswitch")
 _SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 _DAEMONS = ("ovs-vswitchd", "ovsdb-server")
+_LOG = DIRECTORY / "ovs-vswitchd.log"
+_CONNECTION = re.compile(r"\|rconn\|\w+\|(?P<switch>\S+)<->(?P<target>\S+): (?P<what>.*)")
 
 
 def missing() -> str:
@@ -40,29 +46,45 @@ def _path() -> str:
 
 
 class OpenVSwitch:
-    """The daemons of one network, in the namespace of whoever starts them."""
+    """The daemons, in the namespace of whoever is the first to want them."""
+
+    _running: OpenVSwitch | None = None
 
     def __init__(self) -> None:
         if reason := missing():
             raise FeatureError(reason, remedy="apt-get install openvswitch-switch")
-        self.directory = Path(tempfile.mkdtemp(prefix="openvswitch-", dir="/run"))
+        self._users = 0
         self.environment = {
             **os.environ,
-            **{f"OVS_{name}DIR": str(self.directory) for name in ("RUN", "LOG", "DB", "SYSCONF")},
+            **{f"OVS_{name}DIR": str(DIRECTORY) for name in ("RUN", "LOG", "DB", "SYSCONF")},
         }
+        self._ours = not (DIRECTORY / "db.sock").exists()
+        if self._ours:
+            self._start()
+
+    def _start(self) -> None:
+        DIRECTORY.mkdir(exist_ok=True)
         self._run("ovsdb-tool", "create", "conf.db", str(_SCHEMA))
-        self._daemon("ovsdb-server", "conf.db", f"--remote=punix:{self.directory}/db.sock")
+        self._daemon("ovsdb-server", "conf.db", f"--remote=punix:{DIRECTORY}/db.sock")
         self.vsctl("--no-wait", "init")
-        self._daemon("ovs-vswitchd", f"unix:{self.directory}/db.sock")
+        self._daemon("ovs-vswitchd", f"unix:{DIRECTORY}/db.sock")
+
+    @classmethod
+    def join(cls) -> OpenVSwitch:
+        """The daemons of this sandbox, started for the first who asks; `leave` ends that."""
+        if cls._running is None:
+            cls._running = cls()
+        cls._running._users += 1
+        return cls._running
 
     def _daemon(self, name: str, *arguments: str) -> None:
         """Start a daemon; it detaches when it is ready."""
         self._run(
             name,
             *arguments,
-            f"--pidfile={self.directory}/{name}.pid",
-            f"--unixctl={self.directory}/{name}.ctl",
-            f"--log-file={self.directory}/{name}.log",
+            f"--pidfile={DIRECTORY}/{name}.pid",
+            f"--unixctl={DIRECTORY}/{name}.ctl",
+            f"--log-file={DIRECTORY}/{name}.log",
             "-vconsole:off",
             "--detach",
             "--no-chdir",
@@ -70,29 +92,46 @@ class OpenVSwitch:
 
     def vsctl(self, *arguments: str) -> str:
         """Run ovs-vsctl on this database."""
-        return self._run("ovs-vsctl", f"--db=unix:{self.directory}/db.sock", *arguments)
+        return self._run("ovs-vsctl", f"--db=unix:{DIRECTORY}/db.sock", *arguments)
 
     def run(self, *command: str) -> str:
         """Run a program of Open vSwitch (ovs-ofctl, ovs-appctl) against these daemons."""
         return self._run(*command)
 
+    def connected_to(self, switch: str) -> set[str]:
+        """Controllers ("tcp:127.0.0.1:6653") with which a switch has an OpenFlow connection now.
+
+        Read from the daemon's log, where a connection is noted as soon as its version is agreed
+        on or it ends; the database's `is_connected` is written every five seconds only.
+        """
+        state = {
+            found["target"]: found["what"] == "connected"
+            for line in _LOG.read_text().splitlines()
+            if (found := _CONNECTION.search(line)) and found["switch"] == switch
+        }
+        return {target for target, connected in state.items() if connected}
+
     def _run(self, *command: str) -> str:
         done = subprocess.run(
-            command, cwd=self.directory, env=self.environment, capture_output=True, text=True
+            command, cwd=DIRECTORY, env=self.environment, capture_output=True, text=True
         )
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines()
             raise TestbedError(
                 f"{command[0]}: {said[-1] if said else f'exit status {done.returncode}'}",
-                remedy=f"its log is in {self.directory}",
+                remedy=f"its log is in {DIRECTORY}",
             )
         return done.stdout
 
-    def close(self) -> None:
-        """End the daemons and remove their folder."""
+    def leave(self) -> None:
+        """When the last user leaves, end the daemons and remove their folder."""
+        self._users -= 1
+        if self._users or not self._ours:
+            return
         for name in _DAEMONS:
-            self._run("ovs-appctl", "-t", f"{self.directory}/{name}.ctl", "exit")
-        shutil.rmtree(self.directory)
+            self._run("ovs-appctl", "-t", f"{DIRECTORY}/{name}.ctl", "exit")
+        shutil.rmtree(DIRECTORY)
+        OpenVSwitch._running = None
 
 
 class OVSSwitch(Switch, MininetOVSSwitch):
@@ -106,6 +145,7 @@ class OVSSwitch(Switch, MininetOVSSwitch):
     OVSVersion = "2.0"  # Mininet only asks whether it is older than 1.10
     _own: OpenVSwitch | None = None
     _uuids: list[str]
+    _targets: frozenset[str] = frozenset()
 
     def __init__(self, name: str, failMode: str = "standalone", **params: Any) -> None:
         super().__init__(name, failMode=failMode, **params)
@@ -124,17 +164,40 @@ class OVSSwitch(Switch, MininetOVSSwitch):
         if self.network is not None:
             return self.network.openvswitch
         if self._own is None:
-            self._own = OpenVSwitch()
+            self._own = OpenVSwitch.join()
         return self._own
 
     def vsctl(self, *args: Any, **_kwargs: Any) -> str:
         """Run ovs-vsctl with Mininet's way of passing words."""
-        words = " ".join(str(arg) for arg in args).replace('\\"', "").split()
+        words = " ".join(str(arg) for arg in args).replace('\\"', '"').split()
         return self.daemons.vsctl(*words)
 
     def dpctl(self, *args: str) -> str:
         """Run ovs-ofctl on this switch."""
-        return self.daemons.run("ovs-ofctl", args[0], self.name, *args[1:])
+        words = shlex.split(" ".join(str(arg) for arg in args[1:]))
+        return self.daemons.run("ovs-ofctl", args[0], self.name, *words)
+
+    def start(self, controllers: Any) -> None:
+        """Make the bridge, with its ports and controllers."""
+        ends = [c.endpoint(self) if hasattr(c, "endpoint") else c for c in controllers]
+        self._targets = frozenset(f"{c.protocol}:{c.IP()}:{c.port}" for c in ends)
+        super().start(ends)
+        self.forwards = True
+
+    def connected(self) -> bool:
+        """Is there an OpenFlow connection to a controller?  (Standalone, none is needed.)"""
+        if self.failMode == "standalone":
+            return True
+        return bool(self._targets & self.daemons.connected_to(self.name))
+
+    @property
+    def controlled(self) -> bool:
+        """Has it been given any controller?"""
+        return bool(self._targets)
+
+    @staticmethod
+    def TCReapply(_intf: Any) -> None:
+        """Nothing to do: shaping happens in the link, not on the switch's interfaces."""
 
     def controllerUUIDs(self, update: bool = False) -> list[str]:
         """Database identifiers of this switch's controllers."""
@@ -144,8 +207,10 @@ class OVSSwitch(Switch, MininetOVSSwitch):
         return list(self._uuids)
 
     def attach(self, intf: Any) -> None:
-        """Add a port to the running switch."""
-        self.daemons.vsctl("add-port", self.name, str(intf))
+        """Add a port to the running switch, with the number the interface has here."""
+        number = self.ports.get(intf)
+        request = ["--", "set", "Interface", str(intf), f"ofport_request={number}"]
+        self.daemons.vsctl("add-port", self.name, str(intf), *(request if number else ()))
         index = self.netlink.index(str(intf))
         self.netlink.request(rtnetlink.set_link(index, up=True))
 
@@ -169,10 +234,44 @@ class OVSSwitch(Switch, MininetOVSSwitch):
         if deleteIntfs:
             self.deleteIntfs()
         if self._own is not None:
-            self._own.close()
+            self._own.leave()
             self._own = None
 
     @classmethod
     def batchShutdown(cls, switches: Any, run: Any = None) -> list[Any]:
         """Each switch stops itself."""
         return []
+
+
+class UserSwitch(OVSSwitch, MininetUserSwitch):
+    """Mininet's name for a switch that runs in userspace: here Open vSwitch's.
+
+    Of `opts`, options of the reference switch's `ofprotocol`, `--inactivity-probe=S` and
+    `--max-backoff=S` are understood; `dpopts` say how the reference switch shapes, which links do
+    here.
+    """
+
+    def __init__(self, name: str, dpopts: str = "", **params: Any) -> None:
+        super().__init__(name, **{"failMode": "secure", **params})
+        self._settings = [_controller_setting(option) for option in self.opts.split()]
+
+    def start(self, controllers: Any) -> None:
+        """Make the bridge, with its ports and controllers."""
+        super().start(controllers)
+        for uuid in self.controllerUUIDs(update=True) if self._settings else ():
+            self.daemons.vsctl("set", "Controller", uuid, *self._settings)
+
+
+def _controller_setting(option: str) -> str:
+    name, _equals, seconds = option.partition("=")
+    column = {"--inactivity-probe": "inactivity_probe", "--max-backoff": "max_backoff"}.get(name)
+    if column is None or not seconds.isdigit():
+        raise ParameterError(
+            f"UserSwitch: opts has {option!r}",
+            remedy="give --inactivity-probe=SECONDS, --max-backoff=SECONDS, or use OVSSwitch",
+        )
+    return f"{column}={int(seconds) * 1000}"
+
+
+if __name__ == "__main__":  # for a script that calls ovs-vsctl before it has a switch
+    OpenVSwitch.join()

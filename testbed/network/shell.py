@@ -50,6 +50,8 @@ class LazyShell(MininetNode):
     """
 
     ended = False
+    before_exec: Callable[[], None] | None = None
+    """What each program of the node does before it becomes one, where that is anything."""
     _lazy: dict[str, Any]
     _children: weakref.WeakSet[subprocess.Popen[Any]]
     _mounts = -1
@@ -135,6 +137,8 @@ class LazyShell(MininetNode):
         if "mncmd" not in kwargs:
             kwargs["mncmd"] = []
         kwargs.setdefault("start_new_session", True)
+        if self.before_exec is not None:
+            kwargs.setdefault("preexec_fn", self.before_exec)
         if kwargs.get("shell"):
             os.environ.setdefault("SHELL", "/bin/bash")
         child: subprocess.Popen[Any] = self.run_inside(
@@ -156,6 +160,7 @@ class LazyShell(MininetNode):
                 stdout=slave,
                 stderr=slave,
                 start_new_session=True,
+                preexec_fn=self.before_exec,
                 env=environment,
             )
         )

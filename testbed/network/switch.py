@@ -6,9 +6,11 @@ import itertools
 import struct
 from typing import Any
 
+from mininet.node import IVSSwitch as MininetIVSSwitch
 from mininet.node import Switch as MininetSwitch
 from mininet.nodelib import LinuxBridge as MininetLinuxBridge
 
+from testbed.errors import FeatureError
 from testbed.kernel import rtnetlink
 from testbed.network.cuts import Cut
 from testbed.network.failure import FROZEN, KILLED
@@ -26,6 +28,8 @@ class Switch(Node, MininetSwitch):
     """
 
     wire_frames = False
+    forwards = False
+    """Are its interfaces ports of a switch that exists by now?"""
 
     def cmd(self, *args: Any, **kwargs: Any) -> Any:
         """As in Mininet; what its constructor runs in vain (loopback is up) starts no shell."""
@@ -77,6 +81,7 @@ class Bridge(Switch, MininetLinuxBridge):
     """
 
     bridge_index = 0
+    forwards = True
 
     def __init__(self, name: str, **params: Any) -> None:
         super().__init__(name, **params)
@@ -129,3 +134,13 @@ class Bridge(Switch, MininetLinuxBridge):
     def dpctl(self, *args: str) -> str:
         """Run iproute2's `bridge` command."""
         return self.cmd("bridge", *args)  # type: ignore[no-any-return]
+
+
+class IVSSwitch(Switch, MininetIVSSwitch):
+    """Indigo Virtual Switch, which needs a kernel module that is not maintained any more."""
+
+    def __init__(self, name: str, **_params: Any) -> None:
+        raise FeatureError(
+            f"switch {name}: the Indigo Virtual Switch is not offered",
+            remedy="use OVSSwitch, which speaks OpenFlow too",
+        )

@@ -1,7 +1,8 @@
-"""`python -m testbed.sandbox [--lifeline FD] -- COMMAND...`: a command in a new sandbox."""
+"""`python -m testbed.sandbox [--uplink] [--lifeline FD] -- COMMAND...`: a command in a sandbox."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from typing import NoReturn
@@ -13,14 +14,14 @@ from testbed.sandbox._child import contain
 def main(argv: list[str]) -> NoReturn:
     """Parse, contain, exit with the command's status (127 where it cannot be started)."""
     if "--" not in argv or not argv[argv.index("--") + 1 :]:
-        sys.exit("usage: python -m testbed.sandbox [--lifeline FD] -- COMMAND [ARG...]")
+        sys.exit("usage: python -m testbed.sandbox [--uplink] [--lifeline FD] -- COMMAND [ARG...]")
     cut = argv.index("--")
     options, command = argv[:cut], argv[cut + 1 :]
-    lifelines = [int(fd) for fd in options[1::2]]
+    lifelines = [int(fd) for name, fd in itertools.pairwise(options) if name == "--lifeline"]
     for fd in lifelines:
         os.set_inheritable(fd, False)
     try:
-        status = contain(lambda: _execute(command), lifelines)
+        status = contain(lambda: _execute(command), lifelines, uplink="--uplink" in options)
     except TestbedError as error:
         print(f"testbed: {error}", file=sys.stderr)
         status = error.exit_status

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import resource
+import secrets
 import select
 import signal
 from collections.abc import Callable, Iterable
@@ -39,6 +40,9 @@ from testbed.kernel.namespaces import (
     MS_REC,
     mount,
 )
+from testbed.sandbox._janitor import janitor
+from testbed.sandbox.uplink import Uplink
+from testbed.sandbox.uplink import furnish as furnish_uplink
 
 _MARK = Path("/run/testbed-sandbox")
 _STAGE = Path("/run/.cgroup")
@@ -53,23 +57,39 @@ def inside() -> bool:
     return _MARK.exists()
 
 
-def contain(payload: Callable[[], int], lifelines: Iterable[int]) -> int:
+def name_of_this() -> str:
+    """The name of the sandbox this process is in, which no other on the machine has."""
+    return _MARK.read_text()
+
+
+def contain(payload: Callable[[], int], lifelines: Iterable[int], *, uplink: bool = False) -> int:
     """Run `payload` in new namespaces and return its exit status (128 + n for signal n).
 
     The calling process is spoilt for anything else: it is in the new namespaces.  `lifelines`
-    are descriptors whose end of file ends the sandbox.  Raises `PrivilegeError` where the
-    machine does not allow namespaces.
+    are descriptors whose end of file ends the sandbox.  With `uplink` it reaches the machine's
+    network.  Raises `PrivilegeError` where the machine does not allow namespaces, and
+    `FeatureError` where it has no uplink to offer.
     """
+    name = f"testbed-{os.getpid()}-{secrets.token_hex(4)}"
+    keeper = janitor(name)
+    way_out = Uplink() if uplink else None
+    helpers = [helper for helper in (keeper, way_out) if helper]
+    held = [helper.pipe for helper in helpers]
     _enter_namespaces()
+    if way_out:
+        way_out.connect()
     own_read, own_write = os.pipe()
     init = os.fork()
     if init == 0:
         os.close(own_write)
-        _init(payload, [own_read, *lifelines])
+        _init(payload, name, [own_read, *lifelines], held, uplink)
     os.close(own_read)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: _forward(init, received))
-    return _exit_status(_wait(init))
+    status = _exit_status(_wait(init))
+    for helper in helpers:
+        helper.finish()
+    return status
 
 
 def _forward(init: int, number: int) -> None:
@@ -126,8 +146,13 @@ def _user_namespace_setting() -> str:
 # -- the first process ---------------------------------------------------------------------------
 
 
-def _init(payload: Callable[[], int], lifelines: list[int]) -> NoReturn:
-    """Life of pid 1: set up, start the payload, reap, and leave when it or a lifeline ends."""
+def _init(
+    payload: Callable[[], int], name: str, lifelines: list[int], held: list[int], uplink: bool
+) -> NoReturn:
+    """Life of pid 1: set up, start the payload, reap, and leave when it or a lifeline ends.
+
+    `held` are descriptors that tell others that it lives; the payload gets none of them.
+    """
     status = 1
     try:
         wake_read, wake_write = os.pipe()
@@ -136,8 +161,10 @@ def _init(payload: Callable[[], int], lifelines: list[int]) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        _furnish()
-        child = _start(payload, [wake_read, wake_write, *lifelines])
+        _furnish(name)
+        for source, target in furnish_uplink() if uplink else ():
+            mount(source, target, flags=MS_BIND)
+        child = _start(payload, [wake_read, wake_write, *lifelines, *held])
         signal.signal(signal.SIGTERM, lambda number, _frame: os.kill(child, number))
         status = _watch(child, wake_read, lifelines)
     except KernelError as error:
@@ -188,7 +215,7 @@ def _reap() -> Iterable[tuple[int, int]]:
         yield pid, wait_status
 
 
-def _furnish() -> None:
+def _furnish(name: str) -> None:
     """Private /proc, /sys, /run and /dev/shm, loopback up, descriptors for large networks."""
     strict = MS_NOSUID | MS_NODEV | MS_NOEXEC
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
@@ -202,9 +229,9 @@ def _furnish() -> None:
     if os.path.ismount(_STAGE):
         mount(str(_STAGE), str(_CGROUPS), flags=MS_MOVE)
     _STAGE.rmdir()
-    for name in ("netns", "lock"):
-        Path("/run", name).mkdir()
-    _MARK.touch()
+    for directory in ("netns", "lock"):
+        Path("/run", directory).mkdir()
+    _MARK.write_text(name)
     loopback = RtNetlink()
     loopback.request(rtnetlink.set_link(1, up=True))
     loopback.close()

@@ -113,9 +113,13 @@ def _release(write: int) -> None:
 
 
 class Sandbox:
-    """One command in one new sandbox; leaving the `with` block ends it and all it started."""
+    """One command in one new sandbox; leaving the `with` block ends it and all it started.
 
-    def __init__(self) -> None:
+    With `uplink` it reaches the machine's network (see `testbed.sandbox.uplink`).
+    """
+
+    def __init__(self, *, uplink: bool = False) -> None:
+        self._options = ["--uplink"] if uplink else []
         self._write = -1
         self.process: subprocess.Popen[Any] | None = None
 
@@ -124,7 +128,8 @@ class Sandbox:
         if self.process is not None:
             raise TestbedError("this sandbox has its command already", remedy="make another one")
         read, self._write = _lifeline()
-        command = [sys.executable, "-m", "testbed.sandbox", "--lifeline", str(read), "--", *argv]
+        words = [*self._options, "--lifeline", str(read)]
+        command = [sys.executable, "-m", "testbed.sandbox", *words, "--", *argv]
         pass_fds = (*options.pop("pass_fds", ()), read)
         try:
             self.process = subprocess.Popen(command, pass_fds=pass_fds, **options)
@@ -152,14 +157,16 @@ class Sandbox:
         self.close()
 
 
-def ensure() -> None:
+def ensure(*, uplink: bool = False) -> None:
     """Return at once inside a sandbox; otherwise start this program again in a new one.
 
     Put it before a script's first use of `Network`.  The process keeps its pid and its exit
-    status; killing it ends everything that it made.
+    status; killing it ends everything that it made.  With `uplink` a new sandbox reaches the
+    machine's network.
     """
     if not inside():
         sys.stdout.flush()
         sys.stderr.flush()
-        command = [sys.executable, "-m", "testbed.sandbox", "--", *sys.orig_argv]
+        options = ["--uplink"] if uplink else []
+        command = [sys.executable, "-m", "testbed.sandbox", *options, "--", *sys.orig_argv]
         os.execv(sys.executable, command)
