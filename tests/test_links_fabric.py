@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,6 +118,43 @@ def test_what_the_model_lost_can_be_asked_for() -> None:
         lost, lost_back = worker(rig).losses(rig.wire)
         assert lost == sorted(set(range(1, 501)) - got)
         assert lost_back == []
+
+
+@pytest.mark.live
+def test_a_replay_changes_the_link_at_its_moments_however_late_its_thread_is() -> None:
+    with fabric(LinkSpec(loss=0)) as rig:
+        assert rig.wire is not None
+        told: list[int] = []
+
+        def late(fields: Any) -> None:
+            time.sleep(0.05)
+            told.append(fields[0]["loss"])
+            rig.update(rig.wire.specs[0].replace(**fields[0]))
+
+        changes = [(0.2, ({"loss": 100}, {})), (0.4, ({"loss": 0}, {}))]
+        player = rig.engines.replay(rig.wire, changes, late)
+        seen = [s.sent for s in rig.probe(600, interval_s=0.001)]
+        player.stop()
+        assert told == [100, 0]
+        assert player.epoch is not None
+        begin, end = player.epoch + 0.2, player.epoch + 0.4
+        assert not [sent for sent in seen if begin < sent < end - 0.002]
+        assert [sent for sent in seen if sent < begin]
+        assert [sent for sent in seen if end < sent < end + 0.04]
+
+
+@pytest.mark.live
+def test_a_replay_that_is_stopped_revokes_what_it_announced() -> None:
+    with fabric(LinkSpec(loss=0)) as rig:
+        assert rig.wire is not None
+        changes = [(0.0, ({"delay": "2ms"}, {})), (60.0, ({"loss": 100}, {}))]
+        worker(rig)._ask("schedule", name=rig.wire.name, at=0, fields=[{"loss": 100}, {}])
+        player = rig.engines.replay(rig.wire, changes, lambda fields: None)
+        player.stop()
+        assert len(rig.probe(20, interval_s=0.001)) == 20
+        with pytest.raises(KernelError, match="jitter"):
+            worker(rig)._ask("schedule", name=rig.wire.name, at=0, fields=[{"jitter": 9}, {}])
+        assert len(rig.probe(20, interval_s=0.001)) == 20
 
 
 @pytest.mark.live

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import pairwise
 from math import inf
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testbed.errors import ParameterError
 from testbed.links import LinkSpec
 from testbed.links.fabric.loss import Loss, stream
 from testbed.links.fabric.pipe import Pipe
@@ -291,6 +293,55 @@ def test_an_update_drops_nothing_that_waits(first: LinkSpec, second: LinkSpec, s
     drain(pipe)
     assert pipe.queue_drops == drops
     assert conserved(pipe)
+
+
+@given(in_order, in_order, steps, st.integers(0, 150_000))
+@settings(deadline=None)
+def test_a_scheduled_change_is_an_update_at_its_moment(
+    first: LinkSpec, second: LinkSpec, steps: Any, at_us: int
+) -> None:
+    """Whenever the process looks, and however many frames it takes in at once."""
+    at, now = at_us / 1e6, 0.0
+    arrivals = []
+    for i, (pause_us, size, _look) in enumerate(steps):
+        now += pause_us / 1e6
+        arrivals.append((now, frame(i, size)))
+    asked, planned, at_once = (Pipe(first, seed=1) for _ in range(3))
+
+    for arrival in [each for each in arrivals if each[0] < at]:
+        asked.offer(*arrival)
+    left = [(due, number(data)) for due, _, data in asked.due(at)]
+    asked.update(at, second)
+    asked.offer_all([each for each in arrivals if each[0] >= at])
+    left += drain(asked)
+
+    everything = {field.name: getattr(second, field.name) for field in fields(LinkSpec)}
+    assert planned.schedule(at, everything) == second
+    at_once.schedule(at, everything)
+    seen = []
+    for arrival, (_pause, _size, look) in zip(arrivals, steps, strict=True):
+        planned.offer(*arrival)
+        if look:
+            seen += [(due, number(data)) for due, _, data in planned.due(arrival[0])]
+    at_once.offer_all(arrivals)
+    assert seen + drain(planned) == left
+    assert drain(at_once) == left
+    assert planned.queue_drops == at_once.queue_drops == asked.queue_drops
+    assert planned.loss.log == at_once.loss.log == asked.loss.log
+
+
+def test_scheduled_changes_build_on_each_other_and_can_be_revoked() -> None:
+    pipe = Pipe(LinkSpec(12, "10ms"))
+    pipe.schedule(1.0, {"bw": 1})
+    assert pipe.schedule(2.0, {"delay": "1ms"}) == LinkSpec(1, "1ms")
+    assert pipe.next_event() == 1.0
+    with pytest.raises(ParameterError, match="jitter"):
+        pipe.schedule(3.0, {"jitter": "5ms"})
+    assert pipe.due(1.5) == []
+    assert pipe.spec == LinkSpec(1, "10ms")
+    pipe.unschedule()
+    assert pipe.due(9.0) == []
+    assert pipe.spec == LinkSpec(1, "10ms")
 
 
 def test_the_frame_on_the_wire_takes_the_new_rate_for_what_it_has_to_go() -> None:

@@ -7,12 +7,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import testbed
 from testbed.errors import EngineError, KernelError
 from testbed.links.engine import (
+    Apply,
+    Changes,
     DirectionReport,
     Engine,
     Specs,
@@ -21,9 +24,11 @@ from testbed.links.engine import (
     bring_up,
     make_namespace,
 )
+from testbed.links.fabric.announced import Announced
 from testbed.links.fabric.protocol import Channel, Message
 from testbed.links.histogram import Histogram
 from testbed.links.outages import Outages
+from testbed.links.player import Player
 
 _ROOT = str(Path(testbed.__file__).parent.parent)
 _GRACE_S = 5.0
@@ -37,6 +42,7 @@ class FabricEngine(Engine):
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
         self._wires: dict[str, Wire] = {}
+        self._asking = threading.Lock()  # replays ask from their own threads
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         self.namespace = make_namespace()
         self.outages = Outages(self.namespace)
@@ -61,8 +67,9 @@ class FabricEngine(Engine):
 
     def _ask(self, op: str, **details: Any) -> Any:
         try:
-            self._channel.send({"op": op, **details})
-            answer: Message | None = self._channel.receive()
+            with self._asking:
+                self._channel.send({"op": op, **details})
+                answer: Message | None = self._channel.receive()
         except BrokenPipeError:
             answer = None
         if answer is None:
@@ -129,6 +136,26 @@ class FabricEngine(Engine):
         self._ask("update", name=wire.name, specs=[spec.as_dict() for spec in specs])
         self._wires[wire.name] = updated = wire.with_specs(specs)
         return updated
+
+    def replay(self, wire: Wire, changes: Changes, apply: Apply) -> Player:
+        """A player of changes that take effect at exactly their times.
+
+        The worker is told of each a moment before; what `apply` does at its time changes nothing
+        more in the worker.
+        """
+        return Announced(
+            changes,
+            apply,
+            announce=lambda at, fields: self._ask(
+                "schedule", name=wire.name, at=at, fields=[dict(each) for each in fields]
+            ),
+            revoke=lambda: self._revoke(wire.name),
+        )
+
+    def _revoke(self, name: str) -> None:
+        if self._process.poll() is None and name in self._wires:
+            self._ask("unschedule", name=name)
+            self.update(self._wires[name], self._wires[name].specs)
 
     def down(self, wire: Wire) -> None:
         """Take the carrier from both ends; what is inside is lost."""

@@ -11,9 +11,11 @@ and that is measured (see `lane`).
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
+from typing import Any
 
 from testbed.links.fabric import queues
 from testbed.links.fabric.loss import Loss, stream
@@ -49,6 +51,7 @@ class Pipe:
         self._express: deque[Departure] = deque()
         self._free_at = -inf  # when the link can begin to serialise the next frame
         self._last_due = -inf
+        self._scheduled: deque[tuple[float, LinkSpec]] = deque()
         self._skipped = 0  # bytes since the last frame put in flight; -1: the link has paused
         self._take(spec)
 
@@ -68,6 +71,15 @@ class Pipe:
 
     def offer_all(self, arrivals: Sequence[Waiting]) -> None:
         """Frames arrive, each at its time; no time is before one of an earlier call."""
+        while self._scheduled and arrivals and self._scheduled[0][0] <= arrivals[-1][0]:
+            at = self._scheduled[0][0]
+            before = bisect_left(arrivals, (at,))
+            self._take_in(arrivals[:before])
+            self._keep_schedule(at)
+            arrivals = arrivals[before:]
+        self._take_in(arrivals)
+
+    def _take_in(self, arrivals: Sequence[Waiting]) -> None:
         self.offered_packets += len(arrivals)
         size = 0
         waiting, serve, push = self._waiting, self._serve, self._queue.push
@@ -116,6 +128,8 @@ class Pipe:
 
     def due(self, now: float, limit: int = sys.maxsize) -> list[Departure]:
         """Take at most `limit` frames that leave by `now`, in the order in which they leave."""
+        if self._scheduled:
+            self._keep_schedule(now)
         if self._waiting and self._free_at <= now:
             self._advance(now)
         departures: list[Departure] = []
@@ -139,6 +153,8 @@ class Pipe:
             event = min(event, self._express[0][0])
         if self._waiting and (self.reorders or not self._flight):
             event = min(event, self._free_at)
+        if self._scheduled:
+            event = min(event, self._scheduled[0][0])
         return event
 
     # -- change while live -----------------------------------------------------------------------
@@ -150,6 +166,28 @@ class Pipe:
         takes the new rate; what waits meets the new specification when its turn comes, also
         where the queue's new limit would not have let it in.
         """
+        self._keep_schedule(now)
+        self._change(now, spec)
+
+    def schedule(self, at: float, fields: Mapping[str, Any]) -> LinkSpec:
+        """Change fields of the specification at exactly `at`, which no frame has passed yet.
+
+        Returns what it will be then; raises `ParameterError` where that makes no sense.  Later
+        calls are for later times.
+        """
+        planned = self._scheduled[-1][1] if self._scheduled else self.spec
+        self._scheduled.append((at, planned.replace(**fields)))
+        return self._scheduled[-1][1]
+
+    def unschedule(self) -> None:
+        """Forget the changes that have not come yet."""
+        self._scheduled.clear()
+
+    def _keep_schedule(self, now: float) -> None:
+        while self._scheduled and self._scheduled[0][0] <= now:
+            self._change(*self._scheduled.popleft())
+
+    def _change(self, now: float, spec: LinkSpec) -> None:
         self._advance(now)
         old_byte_s = self._byte_s
         self._take(spec)

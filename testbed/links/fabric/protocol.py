@@ -2,7 +2,8 @@
 
 One request, one answer.  A request is {"op": NAME, ...}; its answer {"ok": VALUE}, or
 {"error": TEXT, "errno": NUMBER} where the kernel refused, after which the worker goes on.
-Requests: status, attach, update, detach, report, losses.  End of file ends the worker.
+Requests: status, attach, update, schedule, unschedule, flush, detach, report, losses.  End of
+file ends the worker.
 """
 
 from __future__ import annotations

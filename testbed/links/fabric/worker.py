@@ -11,6 +11,7 @@ enough that nothing can have become due, and arrival times are the kernel's.
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 import resource
@@ -24,6 +25,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from testbed.errors import ParameterError
 from testbed.kernel import packet_batch
 from testbed.kernel.packet_batch import FrameBatch
 from testbed.kernel.packet_ring import PacketRing
@@ -157,6 +159,8 @@ class Worker:
             answer: Message = {"ok": getattr(self, "do_" + request.pop("op"))(**request)}
         except OSError as error:
             answer = {"error": error.strerror or str(error), "errno": error.errno or 0}
+        except ParameterError as error:
+            answer = {"error": str(error), "errno": errno.EINVAL}
         self._channel.send(answer)
         return True
 
@@ -203,6 +207,21 @@ class Worker:
             lane.scheduled_at = inf
             self._schedule(lane)
         self._expect(min(lane.pipe.least_latency_s for lane in self._lanes.values()))
+
+    def do_schedule(self, name: str, at: float, fields: list[dict[str, Any]]) -> None:
+        """Change a live wire at a moment to come, exactly then whenever this process wakes."""
+        at = max(at, time.monotonic())
+        for lane, changed in zip(self._wires.get(name, ()), fields, strict=False):
+            if changed:
+                spec = lane.pipe.schedule(at, changed)
+                self._schedule(lane)
+                least = 0.0 if spec.reorder_ratio else spec.delay_s - spec.jitter_s
+                self._expect(min(self._latency, least))
+
+    def do_unschedule(self, name: str) -> None:
+        """Forget what is scheduled for a wire."""
+        for lane in self._wires.get(name, ()):
+            lane.pipe.unschedule()
 
     def do_flush(self, name: str) -> None:
         """A wire has gone down: drop what is inside."""
