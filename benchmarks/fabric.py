@@ -56,12 +56,18 @@ def command(quick: bool, seconds: float, as_json: bool) -> None:
         for contender in _CONTENDERS[turn:] + _CONTENDERS[:turn]:
             if load.links == 1 and contender == "one worker":
                 continue  # one link has one worker anyway
-            say(f"{load.pps} frames/s of {load.size} bytes, {load.links} links: {contender} ...")
-            frames.append(alone(_frames, contender, load, 1.0 if quick else seconds))
+            row = alone(_frames, contender, load, 1.0 if quick else seconds)
+            frames.append(row)
+            say(
+                f"{load.pps} frames/s of {load.size} bytes, {load.links} links, {contender}: "
+                f"{row['offered_pps']:.0f} offered, {row['delivered_pps']:.0f} delivered, "
+                f"{row['engine_us_a_frame']:.2f} us, lag {_lag(row)} ms"
+            )
     flows = []
     for bw, delay in _TCP[:1] if quick else _TCP:
-        say(f"TCP over {bw} Mb/s, {delay} ...")
-        flows.append(alone(_flow, bw, delay, seconds) | {"veth_mbps": alone(_bare_flow, seconds)})
+        flow = alone(_flow, bw, delay, seconds) | {"veth_mbps": alone(_bare_flow, seconds)}
+        flows.append(flow)
+        say(f"TCP over {bw} Mb/s, {delay}: {flow['goodput_mbps']:.0f} Mb/s, lag {_lag(flow)} ms")
     markdown = f"{_frames_table(frames, loads)}\n\n{_flows_table(flows)}"
     print_result({"frames": frames, "tcp": flows}, markdown, as_json)
 
