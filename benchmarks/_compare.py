@@ -85,14 +85,14 @@ def interleaved(contenders: Mapping[str, Callable[[], _T]], rounds: int) -> dict
     return found
 
 
-def settle() -> None:
+def settle(patience_s: float = _PATIENCE_S) -> None:
     """Wait until the kernel has removed all namespaces that are dead by now, and is at rest.
 
-    Gives up on rest (others may be at work) after ten seconds.
+    Gives up on rest (others may be at work) after `patience_s`, 0 for no rest.
     """
     call(_await_removals)
-    deadline = time.monotonic() + _PATIENCE_S
-    while busy() > _QUIET and time.monotonic() < deadline:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline and busy() > _QUIET:
         pass
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.errors import TopologyError
+from testbed.network import addressing
 from testbed.network.addressing import (
     AddressPlan,
     Port,
@@ -124,3 +128,124 @@ def test_a_host_with_one_interface_needs_no_source_table() -> None:
     routes = plan_routes(parts, plan_addresses(parts, {}, AddressPlan()))
     assert routes["h1"].by_source == []
     assert [str(route.destination) for route in routes["h1"].main] == ["0.0.0.0/0", "::/0"]
+
+
+# -- routers in any graph ------------------------------------------------------------------------
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> list[Segment]:
+    """Up to nine routers, any links between them, a host on some, one LAN of several."""
+    count = draw(st.integers(1, 9))
+    pairs = list(itertools.combinations(range(count), 2))
+    chosen = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
+    links = [(port(f"r{a}", f"to-{b}"), port(f"r{b}", f"to-{a}")) for a, b in chosen]
+    for router in draw(st.sets(st.integers(0, count - 1), max_size=4)):
+        links.append((port(f"r{router}", "lan"), port("s1", f"to-{router}")))
+    for router in draw(st.lists(st.integers(0, count - 1), max_size=6)):
+        host = f"h{len(links)}"
+        links.append((port(host), port(f"r{router}", f"to-{host}")))
+    return segments(links)
+
+
+def distances(parts: list[Segment], target: Segment) -> dict[str, int]:
+    """Hops from each router to a segment, by plain search."""
+    away = {member.node: 0 for member in target if member.router}
+    for hops in range(1, 12):
+        reached = set(away)
+        for part in parts:
+            routers = [member.node for member in part if member.router]
+            if reached.intersection(routers):
+                away.update((node, hops) for node in routers if node not in away)
+    return away
+
+
+def lookup(routes: list[Any], address: Any) -> Any:
+    """The route that the kernel would take: the longest prefix."""
+    fits = [route for route in routes if address.ip in route.destination]
+    return max(fits, key=lambda route: route.destination.prefixlen, default=None)
+
+
+def owners(addresses: Any) -> dict[str, str]:
+    return {str(one.ip): node for (node, _name), given in addresses.items() for one in given}
+
+
+@given(graphs(), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_every_next_hop_is_on_a_shortest_path(parts: list[Segment], small: bool) -> None:
+    with aggregated_from(2 if small else 256):
+        addresses = plan_addresses(parts, {}, AddressPlan())
+        routes = plan_routes(parts, addresses)
+    owner = owners(addresses)
+    for target in parts:
+        away = distances(parts, target)
+        for node, table in routes.items():
+            if not node.startswith("r"):
+                continue
+            for address in addresses[target[0].node, target[0].interface]:
+                route = lookup(table.main, address)
+                if away.get(node, 0) == 0:
+                    assert route is None  # its own, or out of reach
+                else:
+                    assert away[owner[route.via]] == away[node] - 1
+
+
+@given(graphs())
+@settings(max_examples=60, deadline=None)
+def test_aggregation_changes_no_next_hop(parts: list[Segment]) -> None:
+    with aggregated_from(2):
+        addresses = plan_addresses(parts, {}, AddressPlan())
+        short = plan_routes(parts, addresses)
+    full = plan_routes(parts, addresses)
+    assert sum(len(r.main) for r in short.values()) <= sum(len(r.main) for r in full.values())
+    for node, table in full.items():
+        for own in addresses.values():
+            for address in own:
+                one, other = (lookup(t.main, address) for t in (table, short[node]))
+                assert (one and one[1:]) == (other and other[1:])
+
+
+@given(graphs(), st.integers(0, 1 << 16))
+@settings(max_examples=60, deadline=None)
+def test_packets_to_addresses_nobody_has_do_not_circle(parts: list[Segment], block: int) -> None:
+    with aggregated_from(2):
+        addresses = plan_addresses(parts, {}, AddressPlan())
+        routes = plan_routes(parts, addresses)
+    owner = owners(addresses)
+    nobody = ipaddress.ip_interface(f"10.{block % 2}.{block % 64}.250/24")
+    for start in routes:
+        passed, node = {start}, start
+        while route := lookup(routes[node].main, nobody):
+            node = owner[route.via]
+            assert node not in passed
+            passed.add(node)
+
+
+@contextmanager
+def aggregated_from(segments: int) -> Iterator[None]:
+    """Let networks be large from so many segments on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(addressing, "AGGREGATED_FROM", segments)
+        yield
+
+
+def test_subnets_by_hand_are_neither_planned_nor_swallowed() -> None:
+    parts = chain(6)
+    fixed = {
+        ("r3", "to-r4"): [
+            ipaddress.ip_interface("10.0.2.0/23"),
+            ipaddress.ip_interface("fd00:0:2:9::1/64"),
+        ],
+    }
+    with aggregated_from(2):
+        addresses = plan_addresses(parts, fixed, AddressPlan())
+        routes = plan_routes(parts, addresses)
+    subnets = [addresses[part[0].node, part[0].interface] for part in parts]
+    for a, b in itertools.combinations([address.network for own in subnets for address in own], 2):
+        assert a.version != b.version or not a.overlaps(b)
+    assert {r.via for r in routes["r1"].main} == {str(a.ip) for a in addresses["r2", "to-r1"]}
+
+
+def test_a_plan_with_too_few_subnets_is_refused() -> None:
+    with pytest.raises(TopologyError, match="only 3 subnets"):
+        plan_addresses(chain(4), {}, AddressPlan(v4="10.0.0.0/22"))

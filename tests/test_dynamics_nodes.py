@@ -92,7 +92,7 @@ def test_a_frozen_node_neither_runs_nor_answers() -> None:
         assert until(lambda: " 0 " in phone.cmd("ss -Htn state established dport = :7000"))
         assert until(lambda: reaches(phone, server.IP()))
         phone.freeze()
-        assert state(program.pid) == "T"
+        assert until(lambda: state(program.pid) == "T")
         phone.thaw()
         assert until(lambda: state(program.pid) == "S")
         client.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib import import_module
 from typing import Any
 
@@ -12,10 +13,12 @@ from testbed.network import Host, Network
 from topologies.dumbbell import Dumbbell
 from topologies.fat_tree import FatTree
 from topologies.mobile import Mobile
+from topologies.random_graph import RandomGraph
 from topologies.star import Star
+from topologies.tree import Tree
 from topologies.two_isps import TwoIsps
 
-NAMES = ("dumbbell", "fat_tree", "mobile", "star", "two_isps")
+NAMES = ("dumbbell", "fat_tree", "mobile", "random_graph", "star", "tree", "two_isps")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,6 +53,39 @@ def test_a_fat_tree_has_the_paper_s_counts() -> None:
         assert len(topo.links()) == 3 * k**3 // 4
 
 
+def test_a_tree_has_its_hosts_at_the_leaves() -> None:
+    topo = Tree(3, 4)
+    hosts = [name for name in topo.nodes() if name.startswith("h")]
+    assert (len(hosts), len(topo.nodes()), len(topo.links())) == (64, 64 + 21, 84)
+    assert all(len([link for link in topo.links() if name in link]) == 1 for name in hosts)
+
+
+@pytest.mark.parametrize(("routers", "degree"), [(1, 0), (2, 1), (20, 1.9), (20, 3), (8, 7)])
+def test_a_random_graph_is_connected_and_has_its_degree(routers: int, degree: float) -> None:
+    topo = RandomGraph(routers, degree, hosts=2)
+    between = [set(link) for link in topo.links() if not any("h" in name for name in link)]
+    assert len(between) == round(routers * degree / 2) == len({frozenset(link) for link in between})
+    reached = {"r1"}
+    while more := [link for link in between if len(link & reached) == 1]:
+        reached.update(*more)
+    assert len(reached) == routers
+    assert len(topo.links()) - len(between) == 2 * routers
+
+
+def test_a_seed_fixes_a_random_graph() -> None:
+    one, same, other = (RandomGraph(30, 4, seed=seed).links(sort=True) for seed in (5, 5, 6))
+    assert one == same != other
+
+
+def test_a_star_with_more_hosts_than_a_bridge_has_ports_has_several_bridges() -> None:
+    assert Star(1023).switches() == ["s1"]
+    topo = Star(4000)
+    ports = Counter(end for link in topo.links() for end in link)
+    assert max(ports[bridge] for bridge in topo.switches()) <= 1023
+    assert [ports[bridge] for bridge in topo.switches()] == [4, 1001, 1001, 1001, 1001]
+    assert len(topo.hosts()) == 4000
+
+
 def test_dumbbell_pairs_may_differ_in_delay() -> None:
     topo = Dumbbell(3, access_delay=["1ms", "20ms"])
     assert [ends(topo, f"left{n}", "west")["delay"] for n in (1, 2, 3)] == ["1ms", "20ms", "1ms"]
@@ -64,6 +100,13 @@ def test_dumbbell_pairs_may_differ_in_delay() -> None:
         lambda: Mobile(servers=0),
         lambda: FatTree(3),
         lambda: FatTree(0),
+        lambda: Tree(0),
+        lambda: Tree(2, 0),
+        lambda: RandomGraph(0),
+        lambda: RandomGraph(10, 1),
+        lambda: RandomGraph(10, 10),
+        lambda: RandomGraph(10, "three"),
+        lambda: RandomGraph(10, hosts=-1),
     ],
 )
 def test_impossible_counts_are_refused_with_a_remedy(build: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TypeVar
 
@@ -153,6 +153,12 @@ class NetworkNamespace:
         with self:
             return sysctl(name, value)
 
+    def set_sysctls(self, values: Mapping[str, str | int]) -> None:
+        """Write several `net.*` settings in one visit."""
+        with self:
+            for name, value in values.items():
+                _write_sysctl(name, value)
+
     def close(self) -> None:
         """Let go of the namespace; the kernel removes it when nobody is left in it."""
         if self.fd >= 0:
@@ -162,15 +168,27 @@ class NetworkNamespace:
 
 def sysctl(name: str, value: str | int | None = None) -> str:
     """Read kernel setting `name` in the caller's namespaces, writing `value` first if given."""
-    path = "/proc/sys/" + (name if "/" in name else name.replace(".", "/"))
+    if value is not None:
+        _write_sysctl(name, value)
     try:
-        if value is not None:
-            with open(path, "w", encoding="ascii") as file:
-                file.write(f"{value}\n")
-        with open(path, encoding="ascii") as file:
+        with open(_sysctl_path(name), encoding="ascii") as file:
             return file.read().strip()
     except OSError as error:
-        wanted = "" if value is None else f" = {value}"
+        raise KernelError(error.errno or 0, f"kernel setting {name}: {error.strerror}") from error
+
+
+def _write_sysctl(name: str, value: str | int) -> None:
+    try:
+        file = os.open(_sysctl_path(name), os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(file, f"{value}\n".encode("ascii"))
+        finally:
+            os.close(file)
+    except OSError as error:
         raise KernelError(
-            error.errno or 0, f"kernel setting {name}{wanted}: {error.strerror}"
+            error.errno or 0, f"kernel setting {name} = {value}: {error.strerror}"
         ) from error
+
+
+def _sysctl_path(name: str) -> str:
+    return "/proc/sys/" + (name if "/" in name else name.replace(".", "/"))

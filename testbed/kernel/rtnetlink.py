@@ -9,6 +9,7 @@ Message layouts: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/fib_
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
 import socket
@@ -25,6 +26,7 @@ RTM_NEWADDR, RTM_DELADDR = 20, 21
 RTM_NEWROUTE, RTM_DELROUTE = 24, 25
 RTM_NEWNEIGH = 28
 RTM_NEWRULE = 32
+RTM_NEWNSID, RTM_GETNSID = 88, 90
 
 NLM_F_REQUEST, NLM_F_ACK = 0x1, 0x4
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
@@ -34,6 +36,7 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 10, 
 IFLA_LINKINFO, IFLA_GROUP, IFLA_NET_NS_FD = 18, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 
+_NETNSA_NSID, _NETNSA_FD = 1, 3
 _NLMSG_ERROR = 2
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -43,12 +46,15 @@ _BATCH = 128  # messages a datagram: the kernel answers errors one by one into o
 
 
 class Message(NamedTuple):
-    """One rtnetlink request: type, flags beside NLM_F_REQUEST, payload, and what it is for."""
+    """One rtnetlink request: type, flags beside NLM_F_REQUEST, payload, and what it is for.
+
+    The parts of `purpose` are put together only where the kernel refuses the request.
+    """
 
     kind: int
     flags: int
     payload: bytes
-    purpose: str = ""
+    purpose: str | tuple[object, ...] = ""
 
 
 def attribute(kind: int, value: bytes | str | int) -> bytes:
@@ -119,7 +125,7 @@ def new_veth(end1: VethEnd, end2: VethEnd, *, group: int = 0) -> Message:
     info = attribute(IFLA_INFO_KIND, "veth") + attribute(IFLA_INFO_DATA, peer)
     payload = end1.payload(group) + attribute(IFLA_LINKINFO, info)
     return Message(
-        RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload, f"veth {end1.name} - {end2.name}"
+        RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload, ("veth", end1.name, "-", end2.name)
     )
 
 
@@ -131,7 +137,14 @@ def new_link(
     payload = link(
         index, up=up, extra=attribute(IFLA_IFNAME, name) + attribute(IFLA_LINKINFO, info)
     )
-    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload, f"{kind} {name}")
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload, (kind, name))
+
+
+def change_link(index: int, kind: str, data: bytes) -> Message:
+    """Change settings that interfaces of `kind` have beside the common ones."""
+    info = attribute(IFLA_INFO_KIND, kind) + attribute(IFLA_INFO_DATA, data)
+    extra = attribute(IFLA_LINKINFO, info)
+    return Message(RTM_NEWLINK, 0, link(index, extra=extra), (kind, index))
 
 
 def set_link(
@@ -155,14 +168,18 @@ def set_link(
         extra += attribute(IFLA_MASTER, master)
     if namespace_fd is not None:
         extra += attribute(IFLA_NET_NS_FD, namespace_fd)
-    return Message(RTM_NEWLINK, 0, link(index, up=up, arp=arp, extra=extra), f"interface {index}")
+    return Message(RTM_NEWLINK, 0, link(index, up=up, arp=arp, extra=extra), ("interface", index))
 
 
 def delete_link(index: int) -> Message:
     """Remove an interface (a veth end takes its peer along)."""
-    return Message(RTM_DELLINK, 0, link(index), f"interface {index}")
+    return Message(RTM_DELLINK, 0, link(index), ("interface", index))
 
 
+_ROUTES = {
+    4: (socket.AF_INET, 4, struct.Struct("=BBBBBBBBI HH4s HH4s HHI HHI")),
+    6: (socket.AF_INET6, 16, struct.Struct("=BBBBBBBBI HH16s HH16s HHI HHI")),
+}
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -185,7 +202,7 @@ def _address_message(kind: int, flags: int, index: int, address: Interface) -> M
     payload += attribute(1, address.ip.packed) + attribute(2, address.ip.packed)
     if isinstance(address, ipaddress.IPv4Interface) and length < 31:
         payload += attribute(4, address.network.broadcast_address.packed)
-    return Message(kind, flags, payload, f"address {address}")
+    return Message(kind, flags, payload, ("address", address))
 
 
 def add_address(index: int, address: Interface) -> Message:
@@ -208,25 +225,34 @@ def add_route(
     source: str = "",
 ) -> Message:
     """Add or replace a unicast route; without `via` it is on-link."""
+    family, width, plain = _ROUTES[destination.version]
+    flags, where = NLM_F_CREATE | NLM_F_REPLACE, ("via", via) if via else ("interface", index)
     on_link_scope = 253 if destination.version == 4 and not via else 0
-    payload = struct.pack(
-        "=BBBBBBBBI", _family(destination), destination.prefixlen, 0, 0, 0, 3, on_link_scope, 1, 0
-    )
+    head = (family, destination.prefixlen, 0, 0, 0, 3, on_link_scope, 1, 0)
+    size = width + 4
+    if via and index and destination.prefixlen and not metric and not source:
+        # what routing tables of thousands consist of, in one go
+        to, gateway = destination.network_address.packed, _packed(via)
+        payload = plain.pack(*head, size, 1, to, size, 5, gateway, 8, 4, index, 8, 15, table)
+        return Message(RTM_NEWROUTE, flags, payload, ("route", destination, *where))
+    payload = struct.pack("=BBBBBBBBI", *head)
     if destination.prefixlen:
         payload += attribute(1, destination.network_address.packed)
     if via:
-        payload += attribute(5, ipaddress.ip_address(via).packed)
+        payload += attribute(5, _packed(via))
     if index:
         payload += attribute(4, index)
     if metric:
         payload += attribute(6, metric)
     if source:
-        payload += attribute(7, ipaddress.ip_address(source).packed)
+        payload += attribute(7, _packed(source))
     payload += attribute(15, table)
-    where = f"via {via}" if via else f"interface {index}"
-    return Message(
-        RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, payload, f"route {destination} {where}"
-    )
+    return Message(RTM_NEWROUTE, flags, payload, ("route", destination, *where))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _packed(address: str) -> bytes:
+    return ipaddress.ip_address(address).packed
 
 
 def add_source_rule(source: Network, table: int, *, priority: int) -> Message:
@@ -234,7 +260,13 @@ def add_source_rule(source: Network, table: int, *, priority: int) -> Message:
     payload = struct.pack("=BBBBBBBBI", _family(source), 0, source.prefixlen, 0, 0, 0, 0, 1, 0)
     payload += attribute(2, source.network_address.packed)
     payload += attribute(6, priority) + attribute(15, table)
-    return Message(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, payload, f"rule from {source}")
+    return Message(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, payload, ("rule from", source))
+
+
+def number_namespace(fd: int) -> Message:
+    """Give the namespace behind `fd` a number in the socket's own one, as events name it."""
+    payload = bytes(4) + attribute(_NETNSA_NSID, 0xFFFFFFFF) + attribute(_NETNSA_FD, fd)
+    return Message(RTM_NEWNSID, 0, payload, ("number of namespace", fd))
 
 
 def add_neighbour(index: int, address: str, mac: str) -> Message:
@@ -242,7 +274,7 @@ def add_neighbour(index: int, address: str, mac: str) -> Message:
     ip = ipaddress.ip_address(address)
     payload = struct.pack("=BxHiHBB", _family(ip), 0, index, 0x80, 0, 0)
     payload += attribute(1, ip.packed) + attribute(2, mac_bytes(mac))
-    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, payload, f"neighbour {address}")
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, payload, ("neighbour", address))
 
 
 @dataclass(frozen=True)
@@ -288,12 +320,14 @@ class RtNetlink:
         self._socket.send(b"".join(self._frames(messages, first, last)))
         refused: KernelError | None = None
         while True:
-            for kind, sequence, body in _split(self._socket.recv(1 << 17)):
+            for kind, sequence, body in split(self._socket.recv(1 << 17)):
                 if kind != _NLMSG_ERROR or not first <= sequence <= last:
                     continue
                 number = -struct.unpack_from("=i", body)[0]
                 if number and refused is None:
                     purpose = messages[sequence - first].purpose
+                    if isinstance(purpose, tuple):
+                        purpose = " ".join(map(str, purpose))
                     refused = KernelError(number, f"{purpose}: {os.strerror(number)}")
                 if sequence == last:
                     if refused is not None:
@@ -309,29 +343,37 @@ class RtNetlink:
 
     def link(self, name: str) -> LinkState:
         """State of the interface called `name`; `KernelError` (ENODEV) where there is none."""
-        with self._lock:
-            return self._link(name)
-
-    def _link(self, name: str) -> LinkState:
-        self._sequence += 1
         payload = link(extra=attribute(IFLA_IFNAME, name))
-        header = _HEADER.pack(16 + len(payload), RTM_GETLINK, NLM_F_REQUEST, self._sequence, 0)
-        self._socket.send(header + payload)
-        while True:
-            for kind, sequence, body in _split(self._socket.recv(1 << 16)):
-                if sequence != self._sequence:
-                    continue
-                if kind == _NLMSG_ERROR:
-                    number = -struct.unpack_from("=i", body)[0]
-                    raise KernelError(number, f"interface {name}: {os.strerror(number)}")
-                return _link_state(body)
+        return _link_state(self._get(RTM_GETLINK, payload, f"interface {name}"))
+
+    def namespace_number(self, fd: int) -> int:
+        """The number of the namespace behind `fd` in this one, -1 where it has none yet."""
+        payload = bytes(4) + attribute(_NETNSA_FD, fd)
+        answer = self._get(RTM_GETNSID, payload, f"number of namespace {fd}")
+        return int(struct.unpack("=i", attributes(answer[4:])[_NETNSA_NSID])[0])
+
+    def _get(self, kind: int, payload: bytes, purpose: str) -> bytes:
+        """The body of the kernel's answer to a question."""
+        with self._lock:
+            self._sequence += 1
+            header = _HEADER.pack(16 + len(payload), kind, NLM_F_REQUEST, self._sequence, 0)
+            self._socket.send(header + payload)
+            while True:
+                for answer, sequence, body in split(self._socket.recv(1 << 16)):
+                    if sequence != self._sequence:
+                        continue
+                    if answer == _NLMSG_ERROR:
+                        number = -struct.unpack_from("=i", body)[0]
+                        raise KernelError(number, f"{purpose}: {os.strerror(number)}")
+                    return body
 
     def index(self, name: str) -> int:
         """Index of the interface called `name`."""
         return self.link(name).index
 
 
-def _split(data: bytes) -> Iterable[tuple[int, int, bytes]]:
+def split(data: bytes) -> Iterable[tuple[int, int, bytes]]:
+    """Type, sequence number and body of each message in a datagram."""
     offset = 0
     while offset < len(data):
         length, kind, _flags, sequence, _port = _HEADER.unpack_from(data, offset)

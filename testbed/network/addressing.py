@@ -14,16 +14,20 @@ connection is sent into the first interface and never comes up.
 from __future__ import annotations
 
 import ipaddress
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
 from testbed.errors import TopologyError
 from testbed.kernel.rtnetlink import Interface, Network
+from testbed.network.paths import CONNECTED, Array, aggregate, neighbourhoods, next_hops
 
 _DEFAULTS = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 _METRIC_STEP = 100
+AGGREGATED_FROM = 256  # segments; below, subnets follow the order of links, one route to each
+_SPARSE = 4  # subnets scattered more widely than this over a plan are not aggregated
 
 
 class Port(NamedTuple):
@@ -39,23 +43,56 @@ Segment = tuple[Port, ...]
 Addresses = dict[tuple[str, str], list[Interface]]
 
 
+class Block(NamedTuple):
+    """Equal parts that a plan's range is made of: a segment's subnet lies at the start of one."""
+
+    range: Network
+    prefix: int
+    subnet_prefix: int
+
+    def number(self, subnet: Network) -> int | None:
+        """Which part begins with `subnet` (None where it is not one that the plan gives)."""
+        offset = int(subnet.network_address) - int(self.range.network_address)
+        number, rest = divmod(offset, 1 << (self.range.max_prefixlen - self.prefix))
+        fits = not rest and 0 <= number < self.parts
+        planned = subnet.prefixlen == self.subnet_prefix and fits
+        return number if planned else None
+
+    def network(self, number: int, doubled: int = 0) -> Network:
+        """The part with this number, doubled so many times."""
+        width = self.range.max_prefixlen
+        start = int(self.range.network_address) + (number << (width - self.prefix))
+        # of the class of the range: a small IPv6 number would be taken for an IPv4 address
+        return type(self.range)((start, self.prefix - doubled))
+
+    @property
+    def parts(self) -> int:
+        """How many there are."""
+        return 1 << max(0, self.prefix - self.range.prefixlen)
+
+    def subnet(self, part: Network) -> Network:
+        """What a segment gets of a part."""
+        return type(part)((int(part.network_address), self.subnet_prefix))
+
+
 @dataclass(frozen=True, kw_only=True)
 class AddressPlan:
-    """Where planned subnets are taken from: a /24 and a /64 for each segment, in order."""
+    """Where planned subnets are taken from: a /24 and a /64 for each segment, in order.
+
+    (10.0.1.0/24 and fd00:0:1::/64 come first; the rest of fd00:0:1::/48 stays free.)
+    """
 
     v4: str = "10.0.0.0/8"
     v6: str = "fd00::/32"
 
-    def subnets(self) -> tuple[Iterator[Network], Iterator[Network]]:
-        """Subnets to hand out, from the second on (10.0.1.0/24, fd00:0:1::/64 come first)."""
-        v4 = iter(ipaddress.IPv4Network(self.v4).subnets(new_prefix=24))
-        v6 = iter(ipaddress.IPv6Network(self.v6).subnets(new_prefix=48))
-        next(v4), next(v6)
-        return v4, (next(iter(net.subnets(new_prefix=64))) for net in v6)
+    def block(self, version: int) -> Block:
+        """How the range of one family is parted."""
+        if version == 4:
+            return Block(ipaddress.IPv4Network(self.v4), 24, 24)
+        return Block(ipaddress.IPv6Network(self.v6), 48, 64)
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(NamedTuple):
     """A route of one node; `via` is empty for an on-link route."""
 
     destination: Network
@@ -110,22 +147,70 @@ def plan_addresses(
 ) -> Addresses:
     """Addresses for every interface; those in `fixed` are kept and name their segment's subnet.
 
-    Raises `TopologyError` where a segment is given two subnets of one family, or is too large.
+    Subnets are handed out in the order of `parts`; from 256 on, in one that keeps neighbours
+    together and lets groups begin at powers of two, so that routes aggregate.  Raises
+    `TopologyError` where a segment is given two subnets of one family or is too large, or the
+    plan has too few.
     """
     planned: Addresses = {}
-    pools = plan.subnets()
     taken = {address.network for given in fixed.values() for address in given}
-    for segment in parts:
-        for version, pool in zip((4, 6), pools, strict=True):
-            subnet = _subnet_by_hand(segment, fixed, version)
-            if subnet is None:
-                subnet = next(
-                    net
-                    for net in pool
-                    if not any(net.overlaps(t) for t in taken if t.version == net.version)
-                )
-            _fill(planned, segment, fixed, subnet)
+    pools = [_Pool(plan.block(version), taken) for version in (4, 6)]
+    for group, aligned in _groups(parts, pools):
+        for pool in pools:
+            pool.align(len(group) if aligned else 1)
+        for segment in (parts[place] for place in group):
+            for version, pool in zip((4, 6), pools, strict=True):
+                subnet = _subnet_by_hand(segment, fixed, version) or pool.take()
+                _fill(planned, segment, fixed, subnet)
     return planned
+
+
+def _groups(parts: Sequence[Segment], pools: Sequence[_Pool]) -> Iterator[tuple[list[int], bool]]:
+    """In which order segments get subnets, and which of them begin at a power of two."""
+    if len(parts) < AGGREGATED_FROM:
+        yield list(range(len(parts))), False
+        return
+    members, names = _routers(parts)
+    groups = neighbourhoods(members, len(names))
+    # twice a group's size is always enough to begin it anew at a power of two
+    room = min(pool.block.parts for pool in pools) > 4 * len(parts)
+    yield from ((group, room) for group in groups)
+
+
+class _Pool:
+    """Subnets of a plan that are still free."""
+
+    def __init__(self, block: Block, taken: Iterable[Network]) -> None:
+        self.block = block
+        self._taken = [net for net in taken if net.version == block.range.version]
+        self._next = 1  # 10.0.1.0/24 and fd00:0:1::/64 come first
+
+    def align(self, size: int) -> None:
+        """Let the next subnet begin a part of the range that has room for `size` of them."""
+        step = 1 << (size - 1).bit_length()
+        self._next = -(-self._next // step) * step
+
+    def take(self) -> Network:
+        """The next subnet clear of those given by hand."""
+        while self._next < self.block.parts:
+            part = self.block.network(self._next)
+            self._next += 1
+            if not any(part.overlaps(other) for other in self._taken):
+                return self.block.subnet(part)
+        raise TopologyError(
+            f"{self.block.range} has only {self.block.parts - 1} subnets to plan with",
+            remedy="give AddressPlan a shorter prefix",
+        )
+
+
+def _routers(parts: Sequence[Segment]) -> tuple[list[list[int]], list[str]]:
+    """The routers of each segment by number, and their names."""
+    numbers: dict[str, int] = {}
+    members = [
+        [numbers.setdefault(port.node, len(numbers)) for port in segment if port.router]
+        for segment in parts
+    ]
+    return members, list(numbers)
 
 
 def _subnet_by_hand(
@@ -172,62 +257,132 @@ def _fill(
                     f"subnet {subnet} is too small for the {len(segment)} interfaces on it",
                     remedy="give the segment a larger subnet by hand",
                 )
-            address = ipaddress.ip_interface(f"{ip}/{subnet.prefixlen}")
+            address = _interface(int(ip), subnet)
         planned.setdefault(key, []).append(address)
 
 
+def _interface(ip: int, subnet: Network) -> Interface:
+    kind = ipaddress.IPv4Interface if subnet.version == 4 else ipaddress.IPv6Interface
+    return kind((ip, subnet.prefixlen))
+
+
 def plan_routes(
-    parts: Sequence[Segment], addresses: Mapping[tuple[str, str], Sequence[Interface]]
+    parts: Sequence[Segment],
+    addresses: Mapping[tuple[str, str], Sequence[Interface]],
+    plan: AddressPlan | None = None,
 ) -> dict[str, NodeRoutes]:
-    """Routes of every node over the given segments and addresses."""
-    routes: dict[str, NodeRoutes] = {}
-    for position, _segment in enumerate(parts):
-        _route_towards(position, parts, addresses, routes)
-    hosts = {port.node for segment in parts for port in segment if not port.router}
-    for node in sorted(hosts):
-        routes[node] = _host_routes(node, parts, addresses)
+    """Routes of every node over the given segments and addresses.
+
+    Neighbouring subnets of `plan` that a router reaches through one next hop are one route.
+    """
+    routes = _router_routes(parts, addresses, plan or AddressPlan())
+    at_host: dict[str, list[tuple[Segment, Port]]] = {}
+    for segment in parts:
+        for port in segment:
+            if not port.router:
+                at_host.setdefault(port.node, []).append((segment, port))
+    for node, own in at_host.items():
+        routes[node] = _host_routes(own, addresses)
     return routes
 
 
-def _route_towards(
-    target: int,
+def _router_routes(
     parts: Sequence[Segment],
     addresses: Mapping[tuple[str, str], Sequence[Interface]],
-    routes: dict[str, NodeRoutes],
-) -> None:
-    """Add every router's shortest path to one segment (breadth first from the segment)."""
-    at_router: dict[str, list[tuple[int, Port]]] = {}
-    for position, segment in enumerate(parts):
-        for port in segment:
-            if port.router:
-                at_router.setdefault(port.node, []).append((position, port))
-    reached = {port.node for port in parts[target] if port.router}
-    waiting = deque(reached)
-    while waiting:
-        closer = waiting.popleft()
-        for position, towards in at_router[closer]:
-            for port in parts[position]:
-                if port.router and port.node not in reached:
-                    reached.add(port.node)
-                    waiting.append(port.node)
-                    entry = routes.setdefault(port.node, NodeRoutes())
-                    entry.main += _via(parts[target], port, towards, addresses)
+    plan: AddressPlan,
+) -> dict[str, NodeRoutes]:
+    """Routes of routers along shortest paths (see `paths`)."""
+    members, names = _routers(parts)
+    first, hops = next_hops(members, len(names))
+    port_at = {
+        (port.node, place): port
+        for place, segment in enumerate(parts)
+        for port in segment
+        if port.router
+    }
+    ends = [
+        (port_at[names[here], place], port_at[names[there], place]) for here, place, there in hops
+    ]
+    routes = {name: NodeRoutes() for name in names}
+    for version in (4, 6):
+        via = [_address(gateway, version, addresses) for _port, gateway in ends]
+        subnets = [_subnet(segment, version, addresses) for segment in parts]
+        for router, destination, hop in _table(first, subnets, plan.block(version)):
+            if via[hop]:
+                route = Route(destination, ends[hop][0].interface, via[hop])
+                routes[names[router]].main.append(route)
+    return routes
 
 
-def _via(
-    target: Segment,
-    port: Port,
-    gateway: Port,
+def _table(
+    first: Array, subnets: Sequence[Network | None], plan: Block
+) -> Iterator[tuple[int, Network, int]]:
+    """Router, destination and hop of each route; from AGGREGATED_FROM on, aggregated."""
+    places = _places(subnets, plan) if len(subnets) >= AGGREGATED_FROM else {}
+    others = sorted(set(range(len(subnets))) - set(places.values()))
+    for place in others:
+        subnet = subnets[place]
+        if subnet is not None:
+            for router in np.flatnonzero(first[:, place] != CONNECTED).tolist():
+                yield router, subnet, int(first[router, place])
+    if not places:
+        return
+    blocks = _blocks(first, places, plan, [subnets[place] for place in others])
+    used = np.cumsum([number in places for number in range(blocks.shape[1])])
+    for doubled, routers, starts, hops in aggregate(blocks):
+        ends = np.minimum(starts + (1 << doubled), len(used)) - 1
+        some = used[ends] > np.where(starts > 0, used[starts - 1], 0)
+        known: dict[int, Network] = {}
+        for router, start, hop in zip(
+            *(a[some].tolist() for a in (routers, starts, hops)), strict=True
+        ):
+            if start not in known:
+                alone = None if doubled else subnets[places[start]]
+                known[start] = alone or plan.network(start, doubled)
+            yield router, known[start], hop
+
+
+def _blocks(
+    first: Array, places: Mapping[int, int], plan: Block, others: Iterable[Network | None]
+) -> Array:
+    """Next hops by router and block of the plan.
+
+    A block that nobody uses goes with the one before it: it is routed to that segment's router,
+    which has no route to it.  So what alignment leaves free does not keep others apart.
+    """
+    blocks = np.full((len(first), max(places) + 1), CONNECTED, np.int32)
+    foreign = [net for net in others if net is not None and net.overlaps(plan.range)]
+    column = None
+    for number in range(min(places), max(places) + 1):
+        if number in places:
+            column = first[:, places[number]]
+        elif any(plan.network(number).overlaps(net) for net in foreign):
+            column = None
+        if column is not None:
+            blocks[:, number] = column
+    return blocks
+
+
+def _places(subnets: Sequence[Network | None], plan: Block) -> dict[int, int]:
+    """Blocks of the plan that are one segment's alone, and which segment's."""
+    users: dict[int, list[int]] = {}
+    for place, subnet in enumerate(subnets):
+        number = plan.number(subnet) if subnet else None
+        if number is not None and number < _SPARSE * len(subnets):
+            users.setdefault(number, []).append(place)
+    return {number: places[0] for number, places in users.items() if len(places) == 1}
+
+
+def _subnet(
+    segment: Segment,
+    version: int,
     addresses: Mapping[tuple[str, str], Sequence[Interface]],
-) -> list[Route]:
-    """Routes of `port`'s node to a segment's subnets through `gateway`, in both families."""
-    sample = target[0]
-    found = []
-    for subnet in (address.network for address in addresses[sample.node, sample.interface]):
-        via = _address(gateway, subnet.version, addresses)
-        if via:
-            found.append(Route(subnet, port.interface, via))
-    return found
+) -> Network | None:
+    for port in segment:
+        for address in addresses.get((port.node, port.interface), ()):
+            if address.version == version:
+                return address.network
+    return None
 
 
 def _address(
@@ -240,16 +395,14 @@ def _address(
 
 
 def _host_routes(
-    node: str,
-    parts: Sequence[Segment],
+    own: Sequence[tuple[Segment, Port]],
     addresses: Mapping[tuple[str, str], Sequence[Interface]],
 ) -> NodeRoutes:
     """Default routes of a host by order of its interfaces, and its source tables."""
     routes = NodeRoutes()
-    own = [(segment, port) for segment in parts for port in segment if port.node == node]
     for number, (segment, port) in enumerate(own):
         gateway = next((other for other in segment if other.router), None)
-        for address in addresses.get((node, port.interface), ()):
+        for address in addresses.get((port.node, port.interface), ()):
             via = _address(gateway, address.version, addresses) if gateway else ""
             default = next(net for net in _DEFAULTS if net.version == address.version)
             table = [Route(address.network, port.interface)]

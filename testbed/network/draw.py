@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from mininet.topo import Topo
 
+from testbed.errors import TopologyError
 from testbed.network.node import Router
 
 _KINDS: dict[str, dict[str, Any]] = {
@@ -19,6 +20,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "router": {"marker": "D", "color": "#D55E00"},
     "switch": {"marker": "s", "color": "#009E73"},
 }
+_MOST = 1000  # positions take seconds then, and grow with the cube of the number
 _LABELLED = ("bw", "delay", "jitter", "loss")
 _BACKGROUND = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
 _UNITS = {"bw": " Mb/s", "loss": " %"}
@@ -91,6 +93,11 @@ def draw(topo: Topo, path: Path, *, title: str = "") -> None:
     from matplotlib.figure import Figure
 
     names = list(topo.nodes())
+    if len(names) > _MOST:
+        raise TopologyError(
+            f"{len(names)} nodes are more than a picture can show (at most {_MOST})",
+            remedy="leave --draw out, or draw a smaller one of the kind (--arg)",
+        )
     links = topo.links(sort=True, withInfo=True)
     places = positions(names, [(a, b) for a, b, _info in links])
     spread = np.array(list(places.values()))

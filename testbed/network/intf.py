@@ -79,7 +79,7 @@ class Intf(MininetIntf):
         messages.append(rtnetlink.add_address(self.index, new))
         if not self._up:
             messages.append(rtnetlink.set_link(self.index, up=True))
-        self.node.netlink.batch(messages)
+        self.node.configure(*messages)
         self._up = True
         self.ip, self.prefixLen = str(new.ip), str(new.network.prefixlen)
         return ""
@@ -87,7 +87,7 @@ class Intf(MininetIntf):
     def setIP6(self, ip6: str) -> None:
         """Add an IPv6 address ("fd00::1/64"), usable at once."""
         new = rules.address(ip6, 6, owner=self.name)
-        self.node.netlink.request(rtnetlink.add_address(self.index, new))
+        self.node.configure(rtnetlink.add_address(self.index, new))
         self.ip6, self.prefixLen6 = str(new.ip), new.network.prefixlen
 
     @property
@@ -116,7 +116,7 @@ class Intf(MininetIntf):
     def setMAC(self, macstr: str) -> str:
         """Set the MAC address (a veth takes it while up)."""
         if macstr != self.mac:
-            self.node.netlink.request(rtnetlink.set_link(self.index, mac=macstr))
+            self.node.configure(rtnetlink.set_link(self.index, mac=macstr))
             self.mac = macstr
         return ""
 
@@ -139,7 +139,7 @@ class Intf(MininetIntf):
         """ "up" and "down" by netlink; anything else is handed to the program, as in Mininet."""
         if args in (("up",), ("down",)):
             self._up = args == ("up",)
-            self.node.netlink.request(rtnetlink.set_link(self.index, up=self._up))
+            self.node.configure(rtnetlink.set_link(self.index, up=self._up))
             return ""
         return super().ifconfig(*args)  # type: ignore[no-any-return]
 

@@ -26,6 +26,7 @@ from testbed.links import LinkSpec, Wire, offloads
 from testbed.network import reshape, rules
 from testbed.network.intf import Intf
 from testbed.network.live_link import LiveLink, renamed, summary
+from testbed.network.pipeline import PIPELINE
 
 if TYPE_CHECKING:
     from testbed.network.node import Node
@@ -90,20 +91,20 @@ class Link(LiveLink, MininetLink):
             self._make_wire(end1, end2)
 
     def _end(self, node: Node, name: str, mac: str | None) -> VethEnd:
-        return VethEnd(name, self.indexes[node, name], node.netns.fd, mac or "")
+        return VethEnd(name, self.indexes[node, name], node.home.namespace.fd, mac or "")
 
     def _make_veth(self, end1: VethEnd, end2: VethEnd) -> None:
         """Make a pair; an end on a bridge comes first, so that it is made up and enslaved."""
         (node1, node2), group = self._nodes, self.group
         bridge1, bridge2 = (getattr(node, "bridge_index", 0) for node in (node1, node2))
         if bridge2 and not bridge1:
-            end1, end2, bridge1, bridge2 = end2, end1, bridge2, 0
+            node1, end1, end2, bridge1, bridge2 = node2, end2, end1, bridge2, 0
         first = dataclasses.replace(end1, up=True, master=bridge1)
         self.born_up = {first.index}
         messages = [rtnetlink.new_veth(first, end2, group=group)]
         if bridge2:
             messages.append(rtnetlink.set_link(end2.index, master=bridge2))
-        node1.netlink.batch(messages)
+        PIPELINE.make(node1.home.netlink, messages)
         if any(getattr(node, "wire_frames", False) for node in self._nodes):
             self.disable_offloads()
 

@@ -11,6 +11,7 @@ import errno
 import ipaddress
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -35,13 +36,17 @@ from testbed.network.addressing import (
     plan_routes,
     segments,
 )
+from testbed.network.answering import answer_arp
 from testbed.network.cuts import Cuts
 from testbed.network.intf import Intf
+from testbed.network.limits import crowded, may_overflow_neighbours
 from testbed.network.link import Link
 from testbed.network.live_network import LiveNetwork
+from testbed.network.neighbours import NeighbourKeeper
 from testbed.network.node import Host, Router
 from testbed.network.operations import Operations
 from testbed.network.ovs import OpenVSwitch
+from testbed.network.pipeline import PIPELINE
 from testbed.network.shell import HOSTS_FILE, SUPPLY
 from testbed.network.sketch import Settings, of_network
 from testbed.network.switch import Bridge, Switch
@@ -64,6 +69,8 @@ class Network(LiveNetwork, Operations):
     seed        fixes the losses of the fabric engine
     workers     most processes of the fabric engine; left out, as many as there are processors
     plan        where planned subnets are taken from; used when the topology has routers
+    link_local  do hosts give themselves IPv6 link-local addresses?  Yes, unless there are more
+                than 1023 without a router between, whose multicast would be copied to all
 
     `with Network(topo) as net:` starts it and stops it.  Raises `PrivilegeError` outside a
     sandbox and `TopologyError` for a topology that cannot be built.
@@ -77,6 +84,7 @@ class Network(LiveNetwork, Operations):
         seed: int = 0,
         workers: int | None = None,
         plan: AddressPlan | None = None,
+        link_local: bool | None = None,
         switch: Any = Bridge,
         host: Any = Host,
         link: Any = Link,
@@ -94,6 +102,9 @@ class Network(LiveNetwork, Operations):
         self.observers = []
         self.cuts = Cuts(self.group)
         self._plan = plan or AddressPlan()
+        self._wants_link_local = link_local
+        self._link_local = link_local is not False
+        self._neighbours: NeighbourKeeper | None = None
         self._routed = False
         self._validated = False  # as a whole, so that links need no check of their own
         self._settings = Settings(
@@ -102,6 +113,9 @@ class Network(LiveNetwork, Operations):
         self._openvswitch: OpenVSwitch | None = None
         self.stopped = False
         sysctl("net/ipv6/conf/default/disable_ipv6", 1)  # switches and their ports stay silent
+        for program in ("arptables", "iptables", "ip6tables"):  # a switch is not a firewall
+            if Path(f"/proc/sys/net/bridge/bridge-nf-call-{program}").exists():
+                sysctl(f"net/bridge/bridge-nf-call-{program}", 0)
         Mininet.inited = True  # raising the machine's limits is the sandbox's business
         super().__init__(
             topo,
@@ -128,10 +142,20 @@ class Network(LiveNetwork, Operations):
                 params.setdefault("ip", None)
             node = super().addHost(name, cls=adapt(cls) if cls else None, **params)
         self._own(node, given)
-        if self._routed or "ip6" in params:
-            # Its interfaces, still to come, would keep silent for a second to detect duplicates.
-            node.sysctl("net/ipv6/conf/default/accept_dad", 0)
+        if settings := self._quieting(params):
+            node.home.namespace.set_sysctls(settings)
+            node.settings.update(settings)
         return node
+
+    def _quieting(self, params: dict[str, Any]) -> dict[str, str | int]:
+        """Settings for interfaces still to come, so that IPv6 talks less by itself."""
+        settings: dict[str, str | int] = {}
+        if self._routed or "ip6" in params:
+            # They would keep silent for a second to detect duplicates.
+            settings["net/ipv6/conf/default/accept_dad"] = 0
+        if not self._link_local:
+            settings["net/ipv6/conf/default/addr_gen_mode"] = 1  # none
+        return settings
 
     def addSwitch(self, name: str, cls: Any = None, **params: Any) -> Any:
         """As in Mininet."""
@@ -166,6 +190,8 @@ class Network(LiveNetwork, Operations):
         refuse_bad(topo, self._settings, choose=self.engines.choose)
         classes = (topo.nodeInfo(name).get("cls") for name in topo.hosts())
         self._routed = any(isinstance(cls, type) and issubclass(cls, Router) for cls in classes)
+        if self._wants_link_local is None:
+            self._link_local = not crowded(len(topo.hosts()), self._routed)
         SUPPLY.prepare(len(topo.hosts()))
         self._validated = True
         try:
@@ -173,6 +199,11 @@ class Network(LiveNetwork, Operations):
         finally:
             self._validated = False
             SUPPLY.discard()
+
+    def build(self) -> None:
+        """Build the network; all of it is there in the kernel when this returns."""
+        with PIPELINE:
+            super().build()
 
     def configHosts(self) -> None:
         """Configure the hosts; in a routed network plan what was not given by hand."""
@@ -201,7 +232,7 @@ class Network(LiveNetwork, Operations):
             for address in wanted:
                 if address not in fixed[node, name]:
                     (intf.setIP if address.version == 4 else intf.setIP6)(str(address))
-        for node, routes in plan_routes(parts, addresses).items():
+        for node, routes in plan_routes(parts, addresses, self._plan).items():
             if self[node].params.get("defaultRoute"):
                 routes.main = [route for route in routes.main if route.destination.prefixlen]
             self[node].apply_routes(routes)
@@ -219,6 +250,10 @@ class Network(LiveNetwork, Operations):
         """Start controllers and switches; the network is then usable."""
         HOSTS_FILE.write_text("127.0.0.1 localhost\n::1 localhost\n" + "".join(self._names()))
         super().start()
+        if not self._link_local and self._wants_link_local is None:
+            answer_arp(self.links)
+        if may_overflow_neighbours(self.segments()):
+            self._neighbours = NeighbourKeeper(host.netns for host in self.hosts)
         for host in self.hosts:
             host.start_programs()
 
@@ -234,6 +269,8 @@ class Network(LiveNetwork, Operations):
         if self.stopped:
             return
         self.stopped = True
+        if self._neighbours is not None:
+            self._neighbours.close()
         for controller in self.controllers:
             controller.stop()
         self.engines.close()
@@ -254,7 +291,9 @@ class Network(LiveNetwork, Operations):
         """
         netlink = RtNetlink()
         group = rtnetlink.attribute(rtnetlink.IFLA_GROUP, self.group)
-        message = rtnetlink.Message(rtnetlink.RTM_DELLINK, 0, rtnetlink.link(extra=group), "links")
+        message = rtnetlink.Message(
+            rtnetlink.RTM_DELLINK, 0, rtnetlink.link(extra=group), ("links",)
+        )
         try:
             netlink.request(message)
         except KernelError as error:

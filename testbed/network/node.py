@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from testbed.network.addressing import NodeRoutes
     from testbed.network.intf import Intf
 
+_FORWARDING = {
+    "net/ipv4/ip_forward": 1,
+    "net/ipv6/conf/all/forwarding": 1,
+    "net/ipv4/conf/all/rp_filter": 0,
+    "net/ipv4/conf/default/rp_filter": 0,
+}
 _SOURCE_RULES = 1000  # first table (and priority) used for source routing
 
 
@@ -92,7 +98,7 @@ class Node(Fallible):
 
     def _remember(self, message: rtnetlink.Message) -> None:
         """Send a message, and again after a restart."""
-        self.netlink.request(message)
+        self.configure(message)
         self.remembered[message] = None
 
     def setHostRoute(self, ip: str, intf: Any) -> None:
@@ -142,7 +148,7 @@ class Node(Fallible):
                     rtnetlink.add_route(route.destination, via=route.via, index=index, table=table)
                 )
             messages.append(rtnetlink.add_source_rule(source.source, table, priority=table))
-        self.netlink.batch(messages)
+        self.configure(*messages)
 
     # -- interfaces -------------------------------------------------------------------------
 
@@ -184,10 +190,7 @@ class Router(Node):
 
     def config(self, *args: Any, **params: Any) -> dict[str, Any]:
         """Turn forwarding on, then configure like any node."""
-        for name in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
-            self.sysctl(name, 1)
-        for name in ("all", "default"):
-            self.sysctl(f"net/ipv4/conf/{name}/rp_filter", 0)
+        self.home.namespace.set_sysctls(_FORWARDING)
         return super().config(*args, **params)
 
 

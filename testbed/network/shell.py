@@ -34,6 +34,8 @@ from testbed.kernel.namespaces import (
     mount,
     open_current,
 )
+from testbed.kernel.rtnetlink import Message
+from testbed.network.pipeline import PIPELINE
 from testbed.network.supply import Home, Supply
 
 SUPPLY = Supply()
@@ -74,13 +76,19 @@ class LazyShell(MininetNode):
 
     @property
     def netns(self) -> NetworkNamespace:
-        """The network namespace."""
+        """The network namespace, with all in it that was asked for."""
+        PIPELINE.flush()
         return self.home.namespace
 
     @property
     def netlink(self) -> RtNetlink:
-        """An rtnetlink socket in the node's namespace."""
+        """An rtnetlink socket in the node's namespace, when all asked for before is done."""
+        PIPELINE.flush()
         return self.home.netlink
+
+    def configure(self, *messages: Message) -> None:
+        """Have requests done in the node's namespace; while a network is built, a little later."""
+        PIPELINE.put(self.home.netlink, messages)
 
     def run_inside(self, function: Callable[[], _T]) -> _T:
         """Run `function` in a thread inside the node's network and mount namespaces."""

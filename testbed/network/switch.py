@@ -16,7 +16,7 @@ from testbed.network.cuts import Cut
 from testbed.network.failure import FROZEN, KILLED
 from testbed.network.node import Node
 
-_IFLA_BR_STP_STATE, _IFLA_BR_PRIORITY = 5, 6
+_IFLA_BR_STP_STATE, _IFLA_BR_PRIORITY, _IFLA_BR_MCAST_SNOOPING = 5, 6, 23
 _indexes = itertools.count(1_000_000)
 
 
@@ -94,17 +94,26 @@ class Bridge(Switch, MininetLinuxBridge):
 
     def _bridge_data(self) -> bytes:
         if not self.stp:
-            return b""
+            return _snooping(False)
         priority = struct.pack("=HHHxx", 6, _IFLA_BR_PRIORITY, self.prio)
-        return rtnetlink.attribute(_IFLA_BR_STP_STATE, 1) + priority
+        return _snooping(False) + rtnetlink.attribute(_IFLA_BR_STP_STATE, 1) + priority
 
     @classmethod
     def setup(cls) -> None:
         """Needs no helper programs."""
 
     def start(self, _controllers: Any) -> None:
-        """Begin to forward."""
-        self.netlink.request(rtnetlink.set_link(self.bridge_index, up=True))
+        """Begin to forward.
+
+        Multicast snooping comes on only now, and goes off before ports do: with it on, the kernel
+        goes through all ports' groups for each port that changes its state.
+        """
+        self.netlink.batch(
+            [
+                rtnetlink.set_link(self.bridge_index, up=True),
+                rtnetlink.change_link(self.bridge_index, "bridge", _snooping(True)),
+            ]
+        )
 
     def attach(self, intf: Any) -> None:
         """Put an interface made by other means into the bridge."""
@@ -128,7 +137,12 @@ class Bridge(Switch, MininetLinuxBridge):
         if deleteIntfs:
             self.deleteIntfs()
         if self.bridge_index:
-            self.netlink.request(rtnetlink.delete_link(self.bridge_index))
+            self.netlink.batch(
+                [
+                    rtnetlink.change_link(self.bridge_index, "bridge", _snooping(False)),
+                    rtnetlink.delete_link(self.bridge_index),
+                ]
+            )
             self.bridge_index = 0
 
     def dpctl(self, *args: str) -> str:
@@ -144,3 +158,7 @@ class IVSSwitch(Switch, MininetIVSSwitch):
             f"switch {name}: the Indigo Virtual Switch is not offered",
             remedy="use OVSSwitch, which speaks OpenFlow too",
         )
+
+
+def _snooping(on: bool) -> bytes:
+    return rtnetlink.attribute(_IFLA_BR_MCAST_SNOOPING, bytes([on]))
