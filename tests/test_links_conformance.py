@@ -7,6 +7,7 @@ import time
 import pytest
 
 from testbed.errors import PrivilegeError
+from testbed.kernel import RtNetlink, rtnetlink
 from testbed.links import DirectionReport, Engines, LinkSpec, kernel_engine
 from testbed.links.calibrate import interval, losses, saturated_rate
 from testbed.links.rig import Rig, Sighting
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.live
 def missing(engine: str) -> str:
     """Why this machine has no such engine; "" where it has."""
     try:
-        return "" if engine == "fabric" else call(kernel_engine.missing, netem=engine == "netem")
+        wants = {"htb": {}, "netem": {"netem": True}, "netem seeds": {"seeds": True}}
+        return "" if engine == "fabric" else call(kernel_engine.missing, **wants[engine])
     except PrivilegeError as error:
         return str(error)
 
@@ -37,10 +39,12 @@ def engines(*names: str) -> pytest.MarkDecorator:
 
 every_engine = engines("htb", "netem", "fabric")
 impairing = engines("netem", "fabric")
+seeded = engines("netem seeds", "fabric")
 
 
 def rig(engine: str, spec: LinkSpec, *, seed: int = 1) -> Rig:
     """A rig on that engine."""
+    engine = engine.removesuffix(" seeds")
     if engine != "htb" and not spec.impairs:
         spec = spec.replace(delay=0)  # ask for more than a rate, so that it is not HTB
     made = Rig(Engines(prefer="auto" if engine == "htb" else engine, seed=seed), (spec, spec))
@@ -235,12 +239,88 @@ def test_losses_begin_and_end_with_an_update(engine: str) -> None:
         assert len(seen) <= 202
 
 
-def test_the_same_seed_drops_the_same_packets() -> None:
+@impairing
+def test_a_loss_of_all_takes_the_very_next_packet(engine: str) -> None:
+    with rig(engine, LinkSpec(100, loss=0)) as r:
+        for loss, seen in ((100, 0), (0, 10), (100, 0)):
+            r.update(r.wire.specs[0].replace(loss=loss))
+            assert len(r.probe(10, interval_s=0.001)) == seen
+        assert report(r).lost_packets == 20
+        assert is_conserved(report(r))
+
+
+@impairing
+def test_every_packet_is_accounted_for_over_updates(engine: str) -> None:
+    """Losses, a full queue and packets in flight, while everything changes."""
+    with rig(engine, LinkSpec(5, "20ms", jitter="5ms", loss=3, queue=20)) as r:
+        changes = {
+            50 * i: lambda spec=spec: r.update(r.wire.specs[0].replace(**spec))
+            for i, spec in enumerate(
+                (
+                    {"bw": 2},
+                    {"loss": 20},
+                    {"delay": "60ms"},
+                    {"jitter": 0, "bw": 50},
+                    {"queue": 50},
+                ),
+                start=1,
+            )
+        }
+        found = []
+        changes[299] = lambda: found.append(report(r))
+        seen = r.probe(300, interval_s=0.001, size=1000, drain_s=0.5, at=changes)
+        found.append(report(r))
+        assert all(map(is_conserved, found))
+        assert found[0].inside_packets > 0
+        assert found[1].inside_packets == found[1].outside_drops == 0
+        assert found[1].delivered_packets == len(seen)
+        assert numbers(seen) == sorted(numbers(seen))
+        assert found[1].lost_packets > 0
+        assert found[1].queue_drops > 0
+
+
+@every_engine
+def test_what_meets_a_receiver_that_is_down_is_counted_apart(engine: str) -> None:
+    with rig(engine, LinkSpec(10)) as r:
+        assert len(r.probe(5, interval_s=0.001)) == 5
+        set_up(r, False)
+        r.probe(10, interval_s=0.001)
+        set_up(r, True)
+        assert len(r.probe(5, interval_s=0.001)) == 5
+        found = report(r)
+        assert found.delivered_packets == 10
+        assert found.lost_packets == found.queue_drops == found.outside_drops == 0
+        assert found.down_drops == found.offered_packets - 10
+
+
+def set_up(r: Rig, up: bool) -> None:
+    with r.b:
+        netlink = RtNetlink()
+        netlink.request(rtnetlink.set_link(11, up=up, arp=False))
+        netlink.close()
+
+
+@seeded
+def test_the_same_seed_drops_the_same_packets(engine: str) -> None:
     def lost(seed: int) -> list[int]:
-        with rig("fabric", LinkSpec(50, "2ms", loss=5, loss_burst=2), seed=seed) as r:
-            return sorted(set(range(2000)) - set(numbers(r.probe(2000, interval_s=0.0001))))
+        with rig(engine, LinkSpec(50, "2ms", loss=5, loss_burst=2), seed=seed) as r:
+            first = r.probe(1000, interval_s=0.0001)
+            r.update(r.wire.specs[0].replace(loss=10))
+            second = r.probe(1000, interval_s=0.0001)
+            got = {*numbers(first), *(1000 + number for number in numbers(second))}
+            return sorted(set(range(2000)) - got)
 
     first = lost(7)
     assert first == lost(7)
     assert first != lost(8)
-    assert len(first) > 30
+    assert len(first) > 60
+
+
+@seeded
+def test_an_update_does_not_begin_the_same_losses_anew(engine: str) -> None:
+    with rig(engine, LinkSpec(loss=30)) as r:
+        spells = []
+        for _repeat in range(2):
+            r.update(r.wire.specs[0].replace(loss=30))
+            spells.append(numbers(r.probe(100, interval_s=0.0002)))
+        assert spells[0] != spells[1]

@@ -45,8 +45,8 @@ class FakeEngine(Engine):
 
 
 def kernel(monkeypatch: pytest.MonkeyPatch, lacks: str) -> None:
-    def missing(*, netem: bool = False, codel: bool = False) -> str:
-        asked = {"htb": True, "netem": netem, "codel": codel}
+    def missing(*, netem: bool = False, codel: bool = False, seeds: bool = False) -> str:
+        asked = {"htb": True, "netem": netem, "codel": codel, "seeds": seeds}
         return f"this kernel has no {lacks}" if lacks and asked[lacks] else ""
 
     monkeypatch.setattr(kernel_engine, "missing", missing)
@@ -70,6 +70,9 @@ def wire(spec: LinkSpec, name: str = "a--b") -> Wire:
         ("", "netem", LinkSpec(delay=5, seed=3), "netem", "forced"),
         ("netem", "auto", LinkSpec(delay=5), "fabric", "this kernel has no netem"),
         ("netem", "auto", LinkSpec(5), "htb", "rate and queue only"),
+        ("seeds", "auto", LinkSpec(10, loss=1, seed=3), "fabric", "the link has a seed"),
+        ("seeds", "netem", LinkSpec(10, loss=1), "netem", "forced"),
+        ("seeds", "netem", LinkSpec(10, seed=3), "htb", "rate and queue only"),
         ("codel", "auto", LinkSpec(5, aqm="codel"), "fabric", "this kernel has no codel"),
         ("htb", "auto", LinkSpec(5), "fabric", "this kernel has no htb"),
     ],
@@ -94,6 +97,9 @@ def test_a_forced_engine_that_is_not_there_is_an_error(monkeypatch: pytest.Monke
     kernel(monkeypatch, "netem")
     with pytest.raises(FeatureError, match='no netem; use a kernel that has it, or engine="fa'):
         Engines(prefer="netem").choose((LinkSpec(delay=1), LinkSpec()))
+    kernel(monkeypatch, "seeds")
+    with pytest.raises(FeatureError, match="no seeds"):
+        Engines(prefer="netem").choose((LinkSpec(delay=1, seed=3), LinkSpec()))
     with pytest.raises(ParameterError, match="engine is 'magic'; choose of auto"):
         Engines(prefer="magic")
 

@@ -37,9 +37,10 @@ def grid(
 class Row:
     """One specification measured.
 
-    Errors in rate are shares (0.01 is 1% fast); errors in delay are seconds beyond what is
-    configured, serialisation and the bare veth path taken off.  `lost_low` and `lost_high` bound
-    the losses that a fair link shows in 99 of 100 such runs.
+    Errors in rate are shares (0.01 is 1% fast), None where this machine could not send faster
+    than the link carries, which then says nothing about the link; errors in delay are seconds
+    beyond what is configured, serialisation and the bare veth path taken off.  `lost_low` and
+    `lost_high` bound the losses that a fair link shows in 99 of 100 such runs.
     """
 
     engine: str
@@ -112,7 +113,10 @@ def _measure(rig: Rig, spec: LinkSpec, base: float, seconds: float) -> Row:
     if spec.rate_bps:
         if spec.loss:
             rig.update(spec.replace(loss=0))
+        turned_away = _queue_drops(rig)
         rate = saturated_rate(rig, spec, seconds)
+        if _queue_drops(rig) == turned_away:
+            rate = None
     return Row(
         engine=rig.engine.name,
         spec=spec,
@@ -125,6 +129,10 @@ def _measure(rig: Rig, spec: LinkSpec, base: float, seconds: float) -> Row:
         lost_low=low,
         lost_high=high,
     )
+
+
+def _queue_drops(rig: Rig) -> int:
+    return rig.engines.reports()[0].queue_drops
 
 
 def _delay_probes(rig: Rig, interval_s: float) -> list[Sighting]:

@@ -64,6 +64,14 @@ class Wire:
         a, b = self.port_names
         return f"{a}>{b}", f"{b}>{a}"
 
+    def seed(self, side: int, network: int) -> str:
+        """What fixes a direction's random events: the link's own seed, or the network's.
+
+        A link's own means the same in any network; the network's is one for each wire.
+        """
+        own, end = self.specs[side].seed, "ab"[side]
+        return f"{network}/{self.name}/{end}" if own is None else f"{own}/{end}"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DirectionReport:

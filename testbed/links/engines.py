@@ -1,8 +1,8 @@
 """Which engine carries which wire: probe, choose, record why, and refuse what cannot be meant.
 
 htb      the kernel: rate and queue only
-netem    the kernel: everything, where it has netem
-fabric   our own process: everything everywhere, and the only one whose losses a seed fixes
+netem    the kernel: everything, where it has netem; a seed fixes its losses from Linux 6.7 on
+fabric   our own process: everything everywhere; a seed means the same losses on every machine
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PREFERENCES = ("auto", "fabric", "netem")
 
 _MAKERS: dict[str, Callable[[int], Engine]] = {
     "htb": lambda _seed: kernel_engine.KernelEngine("htb"),
-    "netem": lambda _seed: kernel_engine.KernelEngine("netem"),
+    "netem": lambda seed: kernel_engine.KernelEngine("netem", seed),
     "fabric": FabricEngine,
 }
 
@@ -53,9 +53,10 @@ class Engines:
 
     `prefer` is "auto", or "fabric" or "netem" to force that engine for what asks for more than a
     rate and a queue.  `seed` fixes the losses of wires that have no seed of their own, on the
-    engine that can (fabric).  `workers` is the most processes that engine may use; left out, as
-    many as there are processors for this process.  A wire goes to the one that has least to do
-    by what wires are specified to carry; which one it is changes nothing else.
+    engines that can (fabric, netem from Linux 6.7 on).  `workers` is the most processes the
+    fabric may use; left out, as many as there are processors for this process.  A wire goes to
+    the one that has least to do by what wires are specified to carry; which one it is changes
+    nothing else.
     """
 
     def __init__(self, *, prefer: str = "auto", seed: int = 0, workers: int | None = None) -> None:
@@ -88,7 +89,9 @@ class Engines:
     def _choice(self, wire: str, specs: Specs) -> Choice:
         impairs = any(spec.impairs for spec in specs)
         codel = any(spec.codel for spec in specs)
-        lacks = kernel_engine.missing(netem=impairs, codel=codel)
+        seeded = any(spec.seed is not None for spec in specs)
+        seeds = impairs and seeded and self._prefer == "netem"
+        lacks = kernel_engine.missing(netem=impairs, codel=codel, seeds=seeds)
         if not impairs and not lacks:
             return Choice(wire, "htb", "rate and queue only")
         if self._prefer == "netem":
@@ -99,7 +102,7 @@ class Engines:
             return Choice(wire, "fabric", "forced")
         if lacks:
             return Choice(wire, "fabric", lacks)
-        if any(spec.seed is not None for spec in specs):
+        if seeded:
             return Choice(wire, "fabric", "the link has a seed")
         return Choice(wire, "netem", "this kernel has netem")
 

@@ -17,7 +17,9 @@ Changes are changes of classes and queueing disciplines in place, never a new on
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
+from random import Random
 from typing import NamedTuple
 
 from testbed.errors import KernelError
@@ -25,6 +27,7 @@ from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink
 from testbed.kernel.rtnetlink import Message
 from testbed.links import counters, tc
 from testbed.links.engine import DirectionReport, Engine, Specs, Wire, bring_up, make_namespace
+from testbed.links.fabric.loss import stream
 from testbed.links.outages import Outages
 from testbed.links.spec import FULL_FRAME, LinkSpec
 
@@ -33,11 +36,16 @@ _BURST_S = 0.001  # covers late timers; a frame may overdraw it, so a slow link 
 _FIRST_INDEX = 1 << 30  # interfaces of our own are numbered from here, apart from the network's
 _NETEM_HANDLE = tc.ROOT_HANDLE
 _LOOPBACK = 1
+_PROBE_SEED = 0x5EED
 
 
-def missing(*, netem: bool = False, codel: bool = False) -> str:
-    """Why this kernel cannot do it ("" if it can); needs the rights of a sandbox."""
-    needed = ["htb", "redirect", *(["netem"] if netem else []), *(["codel"] if codel else [])]
+def missing(*, netem: bool = False, codel: bool = False, seeds: bool = False) -> str:
+    """Why this kernel cannot do it ("" if it can); needs the rights of a sandbox.
+
+    `seeds`: losses, jitter and reordering of netem that a seed fixes.
+    """
+    wanted = {"netem": netem or seeds, "codel": codel, "seeds": seeds}
+    needed = ["htb", "redirect", *(part for part, want in wanted.items() if want)]
     lacking = [_PARTS[part] for part in needed if not _has(part)]
     return f"this kernel has no {', no '.join(lacking)}" if lacking else ""
 
@@ -47,6 +55,7 @@ _PARTS = {
     "redirect": "redirection (sch_ingress, cls_u32, act_mirred)",
     "netem": "netem (sch_netem)",
     "codel": "CoDel (sch_codel)",
+    "seeds": "netem that takes a seed (Linux 6.7)",
 }
 
 
@@ -56,24 +65,25 @@ def _has(part: str) -> bool:
     attempts = {
         "htb": [tc.htb(_LOOPBACK), tc.htb_class(_LOOPBACK, rate_bps=1e9, burst_s=_BURST_S)],
         "redirect": [tc.ingress(_LOOPBACK), tc.redirect(_LOOPBACK, _LOOPBACK)],
-        "netem": [_netem(_LOOPBACK, LinkSpec(loss=1, loss_burst=2))],
+        "netem": [_netem(_LOOPBACK, LinkSpec(loss=1, loss_burst=2), _PROBE_SEED)],
         "codel": [
             tc.qdisc(
                 _LOOPBACK, "codel", tc.codel_options(10), handle=tc.ROOT_HANDLE, parent=tc.ROOT
             )
         ],
     }
+    attempts["seeds"] = attempts["netem"]
     namespace = NetworkNamespace.create()
     try:
         with namespace:
             _do(attempts[part])
+            return part != "seeds" or tc.netem_seed(_LOOPBACK) == _PROBE_SEED
     except KernelError as error:
         if error.errno in (1, 13):  # EPERM, EACCES: that says nothing about the kernel
             raise
         return False
     finally:
         namespace.close()
-    return True
 
 
 def _do(messages: list[Message]) -> None:
@@ -120,10 +130,16 @@ def _shaper(index: int, spec: LinkSpec, *, change: bool = False) -> list[Message
     return messages
 
 
-def _netem(index: int, spec: LinkSpec, *, change: bool = False) -> Message:
-    p, r = spec.gilbert_elliott
+def _netem(index: int, spec: LinkSpec, seed: int, *, change: bool = False) -> Message:
+    # Gilbert-Elliott begins in its good state: a loss of all would spare the first packet
+    alone = spec.loss_burst is None or spec.loss_ratio in (0, 1)
     options = tc.netem_options(
-        delay_s=spec.delay_s, jitter_s=spec.jitter_s, p=p, r=r, reorder=spec.reorder_ratio
+        delay_s=spec.delay_s,
+        jitter_s=spec.jitter_s,
+        loss=spec.loss_ratio if alone else 0.0,
+        burst=None if alone else spec.gilbert_elliott,
+        reorder=spec.reorder_ratio,
+        seed=seed,
     )
     return tc.qdisc(index, "netem", options, handle=_NETEM_HANDLE, parent=tc.ROOT, change=change)
 
@@ -144,28 +160,50 @@ class _Path(NamedTuple):
     def has_netem(self) -> bool:
         return self.shaper != self.target
 
-    def build(self, spec: LinkSpec) -> list[Message]:
+    def build(self, spec: LinkSpec, seed: int) -> list[Message]:
         """Messages that make this direction."""
         messages = _shaper(self.shaper, spec)
         if self.has_netem:
-            messages.append(_netem(self.target, spec))
+            messages.append(_netem(self.target, spec, seed))
             messages += [tc.ingress(self.arrival), tc.redirect(self.arrival, self.target)]
         return [*messages, tc.ingress(self.source), tc.redirect(self.source, self.shaper)]
 
-    def change(self, spec: LinkSpec) -> list[Message]:
+    def change(self, spec: LinkSpec, seed: int) -> list[Message]:
         """Messages that change it in place."""
         messages = _shaper(self.shaper, spec, change=True)
-        return [*messages, _netem(self.target, spec, change=True)] if self.has_netem else messages
+        if self.has_netem:
+            messages.append(_netem(self.target, spec, seed, change=True))
+        return messages
+
+
+class _Carried(NamedTuple):
+    """A wire, its two directions, and where the seeds of each come from."""
+
+    wire: Wire
+    paths: tuple[_Path, _Path]
+    seeds: tuple[Random, Random]
+
+    def each(self, specs: Specs) -> Iterator[tuple[_Path, LinkSpec, int]]:
+        """Both directions under `specs`, each with its next seed.
+
+        netem begins its sequence anew whenever it is changed, so it must not be the same one.
+        """
+        for path, spec, seeds in zip(self.paths, specs, self.seeds, strict=True):
+            yield path, spec, seeds.getrandbits(64)
 
 
 class KernelEngine(Engine):
-    """`name` is "htb" (rate and queue only) or "netem" (everything)."""
+    """`name` is "htb" (rate and queue only) or "netem" (everything).
 
-    def __init__(self, name: str) -> None:
+    `seed` is for wires without one of their own, where the kernel's netem takes one.
+    """
+
+    def __init__(self, name: str, seed: int = 0) -> None:
         self.name = name
         self.namespace = make_namespace()
         self.outages = Outages(self.namespace)
-        self._wires: dict[str, tuple[Wire, tuple[_Path, _Path]]] = {}
+        self._seed = seed
+        self._wires: dict[str, _Carried] = {}
         self._before: dict[int, counters.Counters] = {}
         self._made = 0
 
@@ -178,13 +216,15 @@ class KernelEngine(Engine):
             x, y = (_FIRST_INDEX + 2 * self._made + end for end in (0, 1))
             messages, paths = [self._inner(x, y)], (_Path(a, x, y, b), _Path(b, y, x, a))
             self._made += 1
-        for path, spec in zip(paths, wire.specs, strict=True):
-            messages += path.build(spec)
+        there, back = (stream(wire.seed(side, self._seed)) for side in (0, 1))
+        carried = _Carried(wire, paths, (there, back))
+        for path, spec, seed in carried.each(wire.specs):
+            messages += path.build(spec, seed)
         with self.namespace:
             _do(messages)
             self._before.update({port: counters.interface(port) for port in wire.ports})
             bring_up([*wire.ports, *(path.shaper for path in paths)])
-        self._wires[wire.name] = wire, paths
+        self._wires[wire.name] = carried
 
     def _inner(self, x: int, y: int) -> Message:
         fd = self.namespace.fd
@@ -198,24 +238,24 @@ class KernelEngine(Engine):
 
         Over HTB the frame that is being serialised keeps its old rate.
         """
-        _old, paths = self._wires[wire.name]
+        carried = self._wires[wire.name]
         messages = []
-        for path, spec in zip(paths, specs, strict=True):
-            messages += path.change(spec)
+        for path, spec, seed in carried.each(specs):
+            messages += path.change(spec, seed)
         with self.namespace:
             _do(messages)
         updated = wire.with_specs(specs)
-        self._wires[wire.name] = updated, paths
+        self._wires[wire.name] = carried._replace(wire=updated)
         return updated
 
     def devices(self, wire: Wire) -> list[int]:
         """The ports, and the shapers inside, which hold what waits."""
-        _wire, paths = self._wires[wire.name]
+        paths = self._wires[wire.name].paths
         return list(dict.fromkeys([*wire.ports, *(path.shaper for path in paths)]))
 
     def detach(self, wire: Wire) -> None:
         """Stop carrying `wire`."""
-        _wire, paths = self._wires.pop(wire.name)
+        paths = self._wires.pop(wire.name).paths
         messages = []
         for port in wire.ports:
             messages.append(tc.delete_qdisc(port, parent=tc.INGRESS))
@@ -235,7 +275,7 @@ class KernelEngine(Engine):
             self.outages.account(
                 self._report(wire, side, path, kernel, qdiscs), path.source, path.target
             )
-            for wire, paths in self._wires.values()
+            for wire, paths, _seeds in self._wires.values()
             for side, path in enumerate(paths)
             if path.source in kernel and path.target in kernel
         ]

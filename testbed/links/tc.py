@@ -9,6 +9,7 @@ Layouts: linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/tc_mirred.h, linux/gen
 from __future__ import annotations
 
 import struct
+import sys
 from typing import NamedTuple
 
 from testbed.kernel.genetlink import nested
@@ -24,6 +25,7 @@ _RTM_NEWTCLASS, _RTM_NEWTFILTER, _RTM_DELTFILTER = 40, 44, 45
 _TCA_KIND, _TCA_OPTIONS, _TCA_STATS2 = 1, 2, 7
 _TCMSG = struct.Struct("=BxxxiIII")
 _NEW = NLM_F_CREATE | NLM_F_EXCL
+_TCA_NETEM_PRNG_SEED, _NETEM_QOPT_BYTES = 14, 24
 _TICK_NS = 64
 _ALL_PROTOCOLS = 0x0300
 _U32 = 0xFFFFFFFF
@@ -95,25 +97,48 @@ def codel_options(limit_packets: int) -> bytes:
     return attribute(1, 5000) + attribute(2, limit_packets) + attribute(3, 100_000)
 
 
-def netem_options(*, delay_s: float, jitter_s: float, p: float, r: float, reorder: float) -> bytes:
-    """netem with Gilbert-Elliott losses and order kept.
+def netem_options(
+    *,
+    delay_s: float,
+    jitter_s: float,
+    loss: float = 0.0,
+    burst: tuple[float, float] | None = None,
+    reorder: float = 0.0,
+    seed: int | None = None,
+) -> bytes:
+    """netem with order kept: losses independent (`loss`), or Gilbert-Elliott's p, r as `burst`.
 
     Only with a rate does netem send no packet before its predecessor, be it for jitter or for a
-    delay that was shortened: it gets one that takes no time worth mentioning.
+    delay that was shortened: it gets one that takes no time worth mentioning.  `seed` (64 bits)
+    begins netem's random sequence anew; kernels before 6.7 pass over it.
     """
     delay_ns, jitter_ns = round(delay_s * 1e9), round(jitter_s * 1e9)
     ticks = [min(value // _TICK_NS, _U32) for value in (delay_ns, jitter_ns)]
-    options = struct.pack("=6I", ticks[0], 1_000_000, 0, 1 if reorder else 0, 0, ticks[1])
+    gap = 1 if reorder else 0
+    options = struct.pack("=6I", ticks[0], 1_000_000, _share(loss), gap, 0, ticks[1])
     options += attribute(10, struct.pack("=q", delay_ns))
     options += attribute(11, struct.pack("=q", jitter_ns))
     options += attribute(6, struct.pack("=IiIi", _U32, 0, 0, 0))
     options += attribute(8, struct.pack("=Q", 125_000_000_000))
-    if p:
-        model = struct.pack("=4I", _share(p), _share(r), 0, 0)
-        options += nested(5, attribute(2, model))
+    if burst:
+        p, r = burst
+        options += nested(5, attribute(2, struct.pack("=4I", _share(p), _share(r), 0, 0)))
     if reorder:
         options += attribute(3, struct.pack("=II", _share(reorder), 0))
+    if seed is not None:
+        options += attribute(_TCA_NETEM_PRNG_SEED, struct.pack("=Q", seed))
     return options
+
+
+def netem_seed(index: int) -> int | None:
+    """The seed of the netem on an interface; None where the kernel knows none (before 6.7)."""
+    for body in counters.dump(_RTM_GETQDISC, _TCMSG.pack(0, index, 0, 0, 0)):
+        found = attributes(body[_TCMSG.size :])
+        if _TCMSG.unpack_from(body)[1] == index and found.get(_TCA_KIND) == b"netem\0":
+            options = attributes(found[_TCA_OPTIONS][_NETEM_QOPT_BYTES:])
+            seed = options.get(_TCA_NETEM_PRNG_SEED)
+            return None if seed is None else int.from_bytes(seed, sys.byteorder)
+    return None
 
 
 def _share(probability: float) -> int:

@@ -120,16 +120,9 @@ class FabricEngine(Engine):
             ports=wire.ports,
             directions=wire.directions,
             specs=[spec.as_dict() for spec in wire.specs],
-            seeds=self._seeds(wire),
+            seeds=[wire.seed(side, self._seed) for side in (0, 1)],
         )
         self._wires[wire.name] = wire
-
-    def _seeds(self, wire: Wire) -> list[str]:
-        """A link's own seed means the same in any network; the network's, one for each wire."""
-        return [
-            f"{self._seed}/{wire.name}/{side}" if spec.seed is None else f"{spec.seed}/{side}"
-            for side, spec in zip("ab", wire.specs, strict=True)
-        ]
 
     def update(self, wire: Wire, specs: Specs) -> Wire:
         """Change a live wire without losing or reordering anything."""
