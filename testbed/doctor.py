@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed import vm
 from testbed.errors import TestbedError
 from testbed.kernel.namespaces import sysctl
 from testbed.links import Engines, LinkSpec, kernel_engine
@@ -54,7 +55,7 @@ _TOOLS = (
 
 def examine() -> list[Finding]:
     """Run every probe (about a second)."""
-    return [*_machine(), *_sandboxed(), *_for_mininet(), *_tools()]
+    return [*_machine(), *_sandboxed(), *_for_mininet(), *_tools(), _vm()]
 
 
 def _machine() -> Iterator[Finding]:
@@ -238,6 +239,18 @@ def _tools() -> Iterator[Finding]:
             needed_for,
             required,
         )
+
+
+def _vm() -> Finding:
+    detail, _semicolon, remedy = vm.missing().partition("; ")
+    return Finding(
+        "netem in a VM",
+        not detail,
+        detail or f"QEMU with {vm.kernels()[0].name}",
+        remedy,
+        "`testbed bench vm`: engine netem where this kernel has none",
+        required=False,
+    )
 
 
 def reason(name: str) -> str:
