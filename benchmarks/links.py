@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -12,43 +11,34 @@ from benchmarks._compare import print_result, say, table
 from testbed.links import LinkSpec, kernel_engine
 from testbed.sandbox import call
 
-_SLOW_MBPS, _AT_ONCE = 50, 2  # up to this rate a link leaves room for one more to be measured
-
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Six specifications instead of the whole grid.")
+@click.option("--quick", is_flag=True, help="Six specifications.")
+@click.option("--grid", "whole", is_flag=True, help="All 45 specifications (minutes).")
 @click.option("--engine", "only", type=click.Choice(["fabric", "netem"]), help="Only this engine.")
 @click.option("--seconds", default=2.0, help="How long each link is saturated.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
-def command(quick: bool, only: str | None, seconds: float, as_json: bool) -> None:
+def command(quick: bool, whole: bool, only: str | None, seconds: float, as_json: bool) -> None:
     """Rate, delay and loss of links against their specification, for a grid of them."""
     from testbed.links.calibrate import grid
 
-    specs = grid((1, 20, 200), ("10ms",), (0, 2)) if quick else grid()
-    rows: list[dict[str, Any]] = []
-    for engine in [only] if only else _engines():
-        slow = [spec for spec in specs if spec.bw is not None and spec.bw <= _SLOW_MBPS]
-        fast = [spec for spec in specs if spec not in slow]
-        rows += _several(engine, slow, seconds, at_once=min(_AT_ONCE, os.cpu_count() or 1))
-        rows += _several(engine, fast, seconds, at_once=1)
+    specs = grid() if whole else grid((1, 10, 200), ("1ms", "50ms"), (0, 2))
+    if quick:
+        specs = grid((1, 20, 200), ("10ms",), (0, 2))
+    engines = [only] if only else _engines()
+    rows = [row for engine in engines for row in measure(engine, specs, seconds)]
     print_result({"rows": rows}, _table(rows), as_json)
 
 
-def _several(
-    engine: str, specs: list[LinkSpec], seconds: float, *, at_once: int
-) -> list[dict[str, Any]]:
-    """A row for each specification, measured by so many processes side by side."""
-    with ProcessPoolExecutor(at_once) as pool:
-        waiting = [pool.submit(call, _measure, engine, spec, seconds) for spec in specs]
-        rows = []
-        for number, (spec, row) in enumerate(zip(specs, waiting, strict=True), 1):
-            say(f"{engine}: {number} of {len(specs)} ({spec}) ...")
-            rows.append(row.result())
-    return rows
-
-
 def _engines() -> list[str]:
-    return ["fabric"] + ([] if kernel_engine.missing(netem=True, codel=False) else ["netem"])
+    return ["fabric"] + ([] if call(kernel_engine.missing, netem=True) else ["netem"])
+
+
+def measure(engine: str, specs: list[LinkSpec], seconds: float = 2.0) -> Iterator[dict[str, Any]]:
+    """A row for each of `specs` on an engine, each link in a sandbox of its own."""
+    for number, spec in enumerate(specs, 1):
+        say(f"{engine}: {number} of {len(specs)} ({spec}) ...")
+        yield call(_measure, engine, spec, seconds)
 
 
 def _measure(engine: str, spec: LinkSpec, seconds: float) -> dict[str, Any]:
@@ -59,14 +49,17 @@ def _measure(engine: str, spec: LinkSpec, seconds: float) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    head = [
-        *("engine", "bw Mb/s", "delay", "loss %", "rate Mb/s", "error %"),
-        *("delay error p50, p99 ms", "lost of probes (fair: 99%)"),
-    ]
-    return table(head, [_cells(row) for row in rows])
+    return table(HEAD, [cells(row) for row in rows])
 
 
-def _cells(row: dict[str, Any]) -> list[object]:
+HEAD = (
+    *("engine", "bw Mb/s", "delay", "loss %", "rate Mb/s", "error %"),
+    *("delay error p50, p99 ms", "lost of probes (fair: 99%)"),
+)
+
+
+def cells(row: dict[str, Any]) -> list[object]:
+    """What stands under `HEAD`."""
     rate, error = row["rate_mbps"], row["rate_error_percent"]
     return [
         row["engine"],
