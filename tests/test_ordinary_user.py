@@ -48,16 +48,15 @@ def _bind(source: str, name: str) -> Path:
     return target
 
 
-@pytest.mark.live
-@pytest.mark.skipif(os.geteuid() != 0, reason="every live test runs as an ordinary user here")
-def test_a_network_with_an_impaired_link_as_an_ordinary_user() -> None:
+def as_ordinary_user(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with `arguments` under another user's id."""
     mount("tmpfs", str(_PLACE), "tmpfs", data="mode=755")
     python = _bind(sys.base_prefix, "python")
     site = _bind(sysconfig.get_path("purelib"), "site")
     source = _bind(str(_CHECKOUT), "source")
     program = python / "bin" / f"python3.{sys.version_info.minor}"
-    done = subprocess.run(
-        [program, "-c", SCRIPT],
+    return subprocess.run(
+        [program, *arguments],
         user=_NOBODY,
         group=_NOBODY,
         extra_groups=[],
@@ -67,8 +66,55 @@ def test_a_network_with_an_impaired_link_as_an_ordinary_user() -> None:
         text=True,
         timeout=60,
     )
+
+
+_as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="every live test runs as an ordinary user here"
+)
+
+
+@pytest.mark.live
+@_as_root
+def test_a_network_with_an_impaired_link_as_an_ordinary_user() -> None:
+    done = as_ordinary_user("-c", SCRIPT)
     assert done.returncode == 0, done.stderr
     user, reached, delayed, engine = done.stdout.split()
     assert user == str(_NOBODY)
     assert (reached, delayed) == ("True", "True")
     assert engine in ("fabric", "netem")
+
+
+MININET_SCRIPT = """
+import sys
+from mininet.cli import CLI
+from mininet.net import Mininet
+from mininet.node import CPULimitedHost
+from mininet.nodelib import LinuxBridge
+from mininet.topo import SingleSwitchTopo
+net = Mininet(SingleSwitchTopo(2), switch=LinuxBridge, controller=None)
+net.addNAT().configDefault()
+net.start()
+assert net.pingAll() == 0
+h1, s1 = net.get("h1", "s1")
+h1.intf().config(delay="10ms")
+assert net.pingFull([h1, net["h2"]])[0][2][3] >= 10
+net.stop()
+print("came through")
+Mininet().addHost("slow", cls=CPULimitedHost, cpu=0.1)
+"""
+
+
+@pytest.mark.live
+@_as_root
+def test_a_mininet_script_as_an_ordinary_user() -> None:
+    script = Path("/var/tmp/ordinary-user-script.py")
+    mount("tmpfs", "/var/tmp", "tmpfs", data="mode=755")
+    script.write_text(MININET_SCRIPT)
+    program = f"python3.{sys.version_info.minor}"
+    command = [str(_PLACE / "python/bin" / program), "-m", "testbed.cli.main", "topo", "--script"]
+    done = as_ordinary_user("-m", "testbed.sandbox", "--", *command, str(script))
+    assert "came through" in done.stdout, done.stderr
+    assert done.returncode == 2
+    (last,) = done.stderr.splitlines()[-1:]
+    assert last.startswith(f"testbed: {script}:17: ")
+    assert "run as root" in last
