@@ -12,6 +12,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from mininet.clean import Cleanup
 from mininet.log import info
 from mininet.net import MininetWithControlNet
 from mininet.topolib import TorusTopo, TreeTopo
@@ -62,11 +63,15 @@ def custom(cls: Any, **params: Any) -> Any:
     return functools.partial(cls, **params)
 
 
-def cleanup() -> None:
+class _Cleanup(Cleanup):
     """Mininet's `mn -c`: there is nothing to remove, it goes with the sandbox."""
-    info("*** Nothing to clean up in a sandbox\n")
-    for callback in importlib.import_module("mininet.clean").Cleanup.callbacks:
-        callback()
+
+    @classmethod
+    def cleanup(cls) -> None:
+        """Call what scripts have registered, as Mininet does."""
+        info("*** Nothing to clean up in a sandbox\n")
+        for callback in cls.callbacks:
+            callback()
 
 
 def _nothing(*_args: Any, **_kwargs: Any) -> None:
@@ -112,7 +117,7 @@ def _names() -> dict[str, dict[str, Any]]:
             "TCULink": link.TCLink,
         },
         "mininet.topolib": {"TreeNet": _tree_net, "TorusNet": _torus_net},
-        "mininet.clean": {"cleanup": cleanup, "sh": original("mininet.clean").sh},
+        "mininet.clean": {"Cleanup": _Cleanup, "cleanup": _Cleanup.cleanup},
         "mininet.util": {"custom": custom, "fixLimits": _nothing, "mountCgroups": _nothing},
     }
 

@@ -271,7 +271,3 @@ def _controller_setting(option: str) -> str:
             remedy="give --inactivity-probe=SECONDS, --max-backoff=SECONDS, or use OVSSwitch",
         )
     return f"{column}={int(seconds) * 1000}"
-
-
-if __name__ == "__main__":  # for a script that calls ovs-vsctl before it has a switch
-    OpenVSwitch.join()

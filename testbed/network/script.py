@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from testbed.errors import TestbedError, TopologyError, UserError
+from testbed.errors import ExperimentError, TestbedError, TopologyError
 from testbed.network import names
 from testbed.network.controller import STAND_INS
 from testbed.network.load import read, where
@@ -36,7 +36,8 @@ esac
 """,
     # Open vSwitch starts when it is first asked for; its bridges are in userspace.
     "ovs-vsctl": """
-[ -S /run/openvswitch/db.sock ] || {python} -m testbed.network.ovs || exit 1
+[ -S /run/openvswitch/db.sock ] ||
+    {python} -c 'from testbed.network.ovs import OpenVSwitch; OpenVSwitch.join()' || exit 1
 made= next= datapath=
 for word; do
     [ -z "$next" ] || {{ case $word in -*) ;; *) made="$made $word" next= ;; esac; }}
@@ -100,13 +101,9 @@ def run(path: Path, arguments: Sequence[str] = ()) -> None:
         raise
     except Exception as error:
         text = f"{path}{where(error, path)}: {type(error).__name__}: {error}"
-        raise (TopologyError if isinstance(error, SyntaxError) else ScriptError)(text) from error
-
-
-class ScriptError(UserError):
-    """An exception that a user's script did not catch."""
-
-    exit_status = 1
+        raise (TopologyError if isinstance(error, SyntaxError) else ExperimentError)(
+            text
+        ) from error
 
 
 def _provide_programs() -> None:
