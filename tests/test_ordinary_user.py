@@ -118,3 +118,43 @@ def test_a_mininet_script_as_an_ordinary_user() -> None:
     (last,) = done.stderr.splitlines()[-1:]
     assert last.startswith(f"testbed: {script}:17: ")
     assert "run as root" in last
+
+
+CHANGES = """
+import os
+user = os.geteuid()
+from testbed.sandbox import call
+
+def experiment():
+    from testbed.network import Network
+    net = Network()
+    for name in ("h1", "h2"):
+        net.addHost(name)
+    link = net.addLink("h1", "h2")
+    net.addLink("h1", "h2", bw=10)
+    with net:
+        h1, h2 = net.hosts
+        def reaches():
+            return " 0 received" not in h1.cmd("ping -c5 -i0.2 -W0.5", h2.IP())
+        seen = [reaches()]
+        for begin, end in (
+            (link.down, link.up), (link.cut, link.mend),
+            (h2.freeze, h2.thaw), (h2.kill, h2.restart),
+            (lambda: net.partition({"h1"}, {"h2"}), net.heal),
+        ):
+            begin()
+            seen.append(reaches())
+            end()
+            seen.append(reaches() or reaches())
+        return "".join("-+"[each] for each in seen)
+
+print(user, call(experiment))
+"""
+
+
+@pytest.mark.live
+@_as_root
+def test_links_and_nodes_fail_for_an_ordinary_user_too() -> None:
+    done = as_ordinary_user("-c", CHANGES)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(_NOBODY), "+-+-+-+-+-+"]
