@@ -236,17 +236,23 @@ def processes(inode: int) -> set[int]:
 
 
 def _stop_all(inode: int) -> list[int]:
-    """Stop every process in a namespace, also those born meanwhile; returns which.
+    """Stop every process in a namespace, also those born meanwhile; returns which, when all stand.
 
     Those that stand still already are none of them: they must not run on a later SIGCONT.
     """
+    deadline = time.monotonic() + _PATIENCE_S
     standing = {pid for pid in processes(inode) if _stands(pid)}
     stopped: set[int] = set()
-    while running := processes(inode) - standing - stopped:
-        for pid in running:
+    while running := {pid for pid in processes(inode) - standing if not _stands(pid)}:
+        for pid in running - stopped:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
         stopped |= running
+        if time.monotonic() > deadline:
+            raise ExperimentError(
+                f"processes {sorted(running)} do not stop", remedy="see what they wait for"
+            )
+        time.sleep(0.001)
     return sorted(stopped)
 
 
