@@ -164,12 +164,18 @@ def test_one_failure_does_not_stop_the_others(run: Callable[..., Result], tmp_pa
     assert result.return_value == 1
     assert "lacking: not measurable here: no QEMU; apt-get install it" in result.stderr
     assert "bad: FAILED: it broke" in result.stderr
-    assert "half a table" not in result.stdout
+    assert "half a table" in result.stdout
     found = _blocks.blocks(page.read_text())
     assert found["bad"] == "kept"
     assert "lacking" not in found
     assert found["good"].startswith("`testbed bench good`, ")
     assert found["good"].endswith(': a machine\n\n["a"]')
+
+
+def test_a_line_of_progress_is_no_reason() -> None:
+    assert fake("x", 1, "", "5 of 6 ...").verdict == "FAILED: status 1"
+    assert fake("x", 1, "", "KeyError: 'a'").verdict == "FAILED: KeyError: 'a'"
+    assert fake("x", -9, "", "testbed: ended after 1 s").verdict == "FAILED: ended after 1 s"
 
 
 def test_some_of_them(run: Callable[..., Result]) -> None:
@@ -187,7 +193,7 @@ def test_some_of_them(run: Callable[..., Result]) -> None:
     [
         ("print('| a |'); import sys; print('one\\ntwo', file=sys.stderr)", 0, "| a |\n", "two"),
         ("import sys; sys.exit('why')", 1, "", "why"),
-        ("import time; time.sleep(60)", -9, "", "ended after 1 s"),
+        ("import time; time.sleep(60)", -9, "", "testbed: ended after 1 s"),
     ],
 )
 def test_a_process_of_its_own(code: str, status: int, table: str, last: str) -> None:

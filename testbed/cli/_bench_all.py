@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ LIMIT_S = 900.0
 """A benchmark that runs longer than this is ended."""
 
 _REFUSED = MachineError.exit_status
+_REASON = re.compile(r"testbed: |\w+(Error|Exception|Interrupt)\b")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,9 @@ class Outcome:
         if self.status == 0:
             return "done"
         kind = "not measurable here" if self.status == _REFUSED else "FAILED"
-        return f"{kind}: {self.last_words.removeprefix('testbed: ') or f'status {self.status}'}"
+        # the last line may also be one of progress: a benchmark may fail by what it found
+        why = self.last_words if _REASON.match(self.last_words) else f"status {self.status}"
+        return f"{kind}: {why.removeprefix('testbed: ')}"
 
     @property
     def failed(self) -> bool:
@@ -76,7 +80,7 @@ def run_all(options: Mapping[str, list[str]], *, page: Path | None, as_json: boo
         click.echo(f"[{number} of {len(options)}] {name}", err=True)
         outcome = run(name, words)
         outcomes.append(outcome)
-        if not as_json and outcome.status == 0:
+        if not as_json and outcome.table.strip():  # one that failed may say by what
             click.echo(f"## {name}\n\n{outcome.markdown()}\n")
         if page and outcome.status == 0:
             page.write_text(_blocks.put(page.read_text(), name, outcome.markdown()))
@@ -128,4 +132,4 @@ def _execute(command: list[str], limit_s: float) -> tuple[int, str, str]:
             timer.cancel()
             child.kill()
             reader.join()
-    return status, heard[0], f"ended after {limit_s:.0f} s" if expired and status else last
+    return status, heard[0], f"testbed: ended after {limit_s:.0f} s" if expired and status else last
