@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shlex
 import shutil
 import subprocess
@@ -123,13 +124,22 @@ class OpenVSwitch:
             )
         return done.stdout
 
+    def _end(self, name: str) -> None:
+        """Tell a daemon to end, and wait until it has removed its files and is gone."""
+        daemon = os.pidfd_open(int((DIRECTORY / f"{name}.pid").read_text()))
+        try:
+            self._run("ovs-appctl", "-t", f"{DIRECTORY}/{name}.ctl", "exit")
+            select.select([daemon], [], [])
+        finally:
+            os.close(daemon)
+
     def leave(self) -> None:
         """When the last user leaves, end the daemons and remove their folder."""
         self._users -= 1
         if self._users or not self._ours:
             return
         for name in _DAEMONS:
-            self._run("ovs-appctl", "-t", f"{DIRECTORY}/{name}.ctl", "exit")
+            self._end(name)
         shutil.rmtree(DIRECTORY)
         OpenVSwitch._running = None
 
