@@ -192,6 +192,13 @@ class Engine(ABC):
         """The process behind it; None for an engine that is the kernel itself."""
         return None
 
+    def queues(self) -> dict[int, tuple[str, int]]:
+        """Interfaces of `namespace` whose queueing discipline is a direction's queue.
+
+        By interface index the wire's name and the direction (0: what leaves port a).
+        """
+        return {}
+
     def check(self) -> None:  # noqa: B027 (an engine that is the kernel itself cannot die)
         """Raise `EngineError` if the engine has died."""
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from testbed.errors import EngineError, FeatureError, ParameterError, TestbedError
+from testbed.kernel import NetworkNamespace
 from testbed.links import kernel_engine
 from testbed.links.engine import (
     Apply,
@@ -221,6 +222,11 @@ class Engines:
         """What each direction of each wire did so far."""
         with self._lock:
             return [report for engine in self._engines for report in engine.reports()]
+
+    def queues(self) -> list[tuple[NetworkNamespace, dict[int, tuple[str, int]]]]:
+        """Namespaces in which the kernel queues for wires, each with its `Engine.queues`."""
+        found = ((engine.namespace, engine.queues()) for engine in self._engines.values())
+        return [(namespace, queues) for namespace, queues in found if queues]
 
     def check(self) -> None:
         """Raise `EngineError` if an engine has died, or what has ended a replay."""

@@ -266,6 +266,14 @@ class KernelEngine(Engine):
         with self.namespace:
             _do(messages)
 
+    def queues(self) -> dict[int, tuple[str, int]]:
+        """The shapers' interfaces."""
+        return {
+            path.shaper: (name, side)
+            for name, (_wire, paths) in self._wires.items()
+            for side, path in enumerate(paths)
+        }
+
     def reports(self) -> list[DirectionReport]:
         """What each direction of each wire did so far; the kernel does not know lag."""
         with self.namespace:

@@ -25,7 +25,7 @@ _MAX_SUBFLOWS = 16
 _INFO = struct.Struct("=6B2xIIQQQ3BxIQQQQBB2xIII")
 _FULL = struct.Struct("=IIIIIIQQ")
 _SUBFLOW_INFO = 264  # u32 id, padding, two sockaddr_storage
-_TCP_INFO = struct.Struct("=8B24I4Q6I4Q2I2Q")
+TCP_INFO = struct.Struct("=8B24I4Q6I4Q2I2Q")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -118,21 +118,21 @@ def connection_info(sock: socket.socket) -> ConnectionInfo:
         data = sock.getsockopt(SOL_MPTCP, _MPTCP_INFO, _INFO.size)
     except OSError as error:
         raise _refused(error.errno or 0) from error
-    return _connection(data.ljust(_INFO.size, b"\0"))
+    return parse_connection(data)
 
 
 def full_info(sock: socket.socket) -> tuple[ConnectionInfo, tuple[Subflow, ...]]:
     """Connection and subflows at one moment (MPTCP_FULL_INFO), closed subflows included."""
     subflow_data = (ctypes.c_char * (_SUBFLOW_INFO * _MAX_SUBFLOWS))()
-    tcp_data = (ctypes.c_char * (_TCP_INFO.size * _MAX_SUBFLOWS))()
+    tcp_data = (ctypes.c_char * (TCP_INFO.size * _MAX_SUBFLOWS))()
     pointers = ctypes.addressof(subflow_data), ctypes.addressof(tcp_data)
-    sizes = (0, _TCP_INFO.size, 0, _SUBFLOW_INFO, 0, _MAX_SUBFLOWS)
+    sizes = (0, TCP_INFO.size, 0, _SUBFLOW_INFO, 0, _MAX_SUBFLOWS)
     buffer = bytearray(_FULL.pack(*sizes, *pointers) + bytes(_INFO.size))
     _getsockopt(sock.fileno(), _MPTCP_FULL_INFO, buffer)
     count = min(_FULL.unpack_from(buffer)[4], _MAX_SUBFLOWS)
     flows, infos = bytes(subflow_data), bytes(tcp_data)
-    return _connection(buffer[_FULL.size :]), tuple(
-        _subflow(flows[_SUBFLOW_INFO * i :], infos[_TCP_INFO.size * i :]) for i in range(count)
+    return parse_connection(buffer[_FULL.size :]), tuple(
+        _subflow(flows[_SUBFLOW_INFO * i :], infos[TCP_INFO.size * i :]) for i in range(count)
     )
 
 
@@ -151,7 +151,9 @@ def _refused(number: int) -> KernelError:
     return KernelError(number, f"MPTCP socket information: {os.strerror(number)}", remedy=remedy)
 
 
-def _connection(data: bytes | bytearray) -> ConnectionInfo:
+def parse_connection(data: bytes | bytearray) -> ConnectionInfo:
+    """A connection out of a struct mptcp_info; what an older kernel's lacks is 0."""
+    data = bytes(data).ljust(_INFO.size, b"\0")
     field = _INFO.unpack_from(data)
     return ConnectionInfo(
         extra_subflows=field[0],
@@ -171,7 +173,7 @@ def _connection(data: bytes | bytearray) -> ConnectionInfo:
 
 
 def _subflow(flow: bytes, info: bytes) -> Subflow:
-    tcp = _TCP_INFO.unpack_from(info)
+    tcp = TCP_INFO.unpack_from(info)
     return Subflow(
         id=struct.unpack_from("=I", flow)[0],
         local=_address(flow[8:]),

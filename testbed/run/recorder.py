@@ -67,6 +67,7 @@ class Recorder:
         self.epoch = time.monotonic()
         self._on_progress = on_progress
         self._rows: list[tuple[float | None, str, str, float, str]] = []
+        self._begun = False  # has the trial itself recorded a value?
         self._parts: list[Path] = []
         self._flushed = time.monotonic()
         self._failure: asyncio.Future[None] | None = None
@@ -82,13 +83,23 @@ class Recorder:
         return time.monotonic() - self.epoch
 
     def start_clock(self) -> None:
-        """Make now the trial's epoch: when its traffic begins, before the first sample."""
-        if self._rows or self._parts:
+        """Make now the trial's epoch: when its traffic begins, before the first sample.
+
+        What was observed before has negative times from then on.
+        """
+        if self._begun:
             raise ExperimentError(
                 f"trial {self.trial.label}: the clock was started after the first sample",
                 remedy="call start_clock() before the traffic starts",
             )
-        self.epoch = time.monotonic()
+        before, self.epoch = self.epoch, time.monotonic()
+        shift = self.epoch - before
+        self._rows = [
+            (None if when is None else when - shift, source, metric, value, unit)
+            for when, source, metric, value, unit in self._rows
+        ]
+        for part in self._parts:
+            write_table(part, _earlier(part, shift))
 
     # -- what was measured -----------------------------------------------------------------------
 
@@ -96,17 +107,26 @@ class Recorder:
         self, source: str, metric: str, value: float, unit: str, time_s: float | None = None
     ) -> None:
         """One value of `metric` at `source`, now or at `time_s` (s since the epoch)."""
+        self._begun = True
         when = self.now() if time_s is None else time_s
         self._rows.append((when, source, metric, float(value), unit))
         self._flush_if_due()
 
     def samples(self, rows: Iterable[tuple[float, str, str, float, str]]) -> None:
         """Many values: (time_s, source, metric, value, unit)."""
+        self._begun = True
         self._rows.extend((t, source, metric, float(v), u) for t, source, metric, v, u in rows)
+        self._flush_if_due()
+
+    def observed(self, rows: Iterable[tuple[float, str, str, float, str]]) -> None:
+        """Many values sampled beside the trial, their times CLOCK_MONOTONIC's."""
+        epoch = self.epoch
+        self._rows.extend((t - epoch, source, metric, v, u) for t, source, metric, v, u in rows)
         self._flush_if_due()
 
     def result(self, metric: str, value: float, unit: str, source: str = "") -> None:
         """A value of the trial as a whole (it has no time)."""
+        self._begun = True
         self._rows.append((None, source, metric, float(value), unit))
         self._flush_if_due()
 
@@ -244,6 +264,16 @@ def _read_all(parts: list[Path]) -> pyarrow.Table:
 
     tables = [parquet.read_table(part) for part in parts]
     return pyarrow.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def _earlier(part: Path, shift: float) -> pyarrow.Table:
+    """A part's table with its times `shift` seconds earlier."""
+    import pyarrow.compute
+    from pyarrow import parquet
+
+    table = parquet.read_table(part)
+    place = table.column_names.index("time_s")
+    return table.set_column(place, "time_s", pyarrow.compute.subtract(table["time_s"], shift))
 
 
 def _make(folder: Path) -> None:

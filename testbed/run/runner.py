@@ -22,6 +22,7 @@ from typing import Any
 
 from testbed.errors import FeatureError, ParameterError, TestbedError, UserError
 from testbed.links import kernel_engine
+from testbed.observe.settings import NOT_OBSERVED, Settings
 from testbed.run import provenance
 from testbed.run.bundle import COMPLETE, Bundle
 from testbed.run.certificate import summarise
@@ -48,6 +49,7 @@ class Plan:
     quick: bool
     results: Path
     folders: tuple[str, ...] = ()
+    observe: Settings = NOT_OBSERVED
 
     def trials(self) -> list[Trial]:
         """All trials in the order they are run."""
@@ -75,6 +77,7 @@ def plan(
     quick: bool = False,
     results: Path = Path("results"),
     folders: tuple[str, ...] = (),
+    observe: Settings = NOT_OBSERVED,
 ) -> Plan:
     """Check what is asked for, sandbox and topology included.
 
@@ -87,11 +90,14 @@ def plan(
     if count < 1:
         raise ParameterError(f"--repeat {count} is not allowed", remedy="repeat at least once")
     _check_engine(engine)
-    _check_topology(use_case.topology(params))
+    topo = use_case.topology(params)
+    _check_topology(topo)
+    observe.check(topo)
     _check_results(results)
     return Plan(
         use_case=use_case, params=params, variants=chosen or tuple(use_case.variants),
         repeats=count, seed=seed, engine=engine, quick=quick, results=results, folders=folders,
+        observe=observe,
     )  # fmt: skip
 
 
@@ -168,6 +174,7 @@ def _opening(planned: Plan) -> dict[str, Any]:
         "seed": planned.seed,
         "engine": planned.engine,
         "quick": planned.quick,
+        "observe": planned.observe.as_dict(),
         "trials": [],
         "engines": [],
         "settings": {},
@@ -253,6 +260,7 @@ class _Run:
             folders=self.planned.folders,
             parameters=self.planned.params.as_dict(),
             limit_s=self.planned.use_case.trial_limit_s,
+            observe=self.planned.observe,
         )
 
     def _keep(self, trial: Trial, entry: dict[str, Any], answer: dict[str, Any]) -> None:

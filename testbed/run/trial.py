@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from testbed.errors import ExperimentError, TestbedError
+from testbed.observe.observation import Observation
+from testbed.observe.settings import NOT_OBSERVED, Settings
 from testbed.run import provenance
 from testbed.run.certificate import Certificate, certify
 from testbed.run.cpu import SPELL_S, CpuSampler
@@ -41,12 +43,21 @@ class Interrupted(ExperimentError):
 class Conductor:
     """Runs one trial of a use case; `tell` passes messages on to the runner."""
 
-    def __init__(self, use_case: UseCase[Any], params: Any, record: Recorder, tell: Any) -> None:
+    def __init__(
+        self,
+        use_case: UseCase[Any],
+        params: Any,
+        record: Recorder,
+        tell: Any,
+        *,
+        observe: Settings = NOT_OBSERVED,
+    ) -> None:
         self.use_case = use_case
         self.params = params
         self.record = record
         self.trial = record.trial
         self._tell = tell
+        self._observe = observe
         self._changed: set[str] = set()
         self._first: BaseException | None = None
 
@@ -83,7 +94,7 @@ class Conductor:
         if hasattr(net, "observers"):
             net.observers.append(self.record.event)
         try:
-            await self.record.supervise(self.use_case.run(net, self.params, self.record))
+            await self.record.supervise(self._work(net))
         except asyncio.CancelledError:
             raise Interrupted("interrupted") from None
         finally:
@@ -97,6 +108,12 @@ class Conductor:
             engines=_choices(net),
             settings=provenance.settings(),
         )
+
+    async def _work(self, net: Any) -> None:
+        if self._observe.wanted:
+            await Observation.start(net, self.record, self._observe)
+            self.record.start_clock()
+        await self.use_case.run(net, self.params, self.record)
 
     async def _watch(self, net: Any, cpu: CpuSampler) -> None:
         """Sample the processors; notice a dead engine and links that change."""
@@ -182,7 +199,8 @@ def _run(spec: dict[str, Any], tell: Any) -> None:
 
     record = Recorder(Path(spec["folder"]), Trial(**spec["trial"]), on_progress=progress)
     try:
-        Conductor(use_case, params, record, tell).conduct()
+        observe = Settings.from_dict(spec["observe"])
+        Conductor(use_case, params, record, tell, observe=observe).conduct()
     finally:
         record.close()
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from testbed.observe.settings import Settings
 from testbed.run.bundle import write_file
 from testbed.run.usecase import Trial
 from testbed.sandbox import Sandbox
@@ -47,6 +48,7 @@ class TrialProcess:
         folders: tuple[str, ...],
         parameters: Mapping[str, Any],
         limit_s: float,
+        observe: Settings,
     ) -> None:
         self._spec = {
             "use_case": use_case,
@@ -54,6 +56,7 @@ class TrialProcess:
             "parameters": parameters,
             "trial": dataclasses.asdict(trial),
             "folder": str(folder.resolve()),
+            "observe": observe.as_dict(),
         }
         self._limit_s = limit_s
         self._log = folder / "logs" / f"{trial.label}-trial.log"
