@@ -23,6 +23,7 @@ _COMMANDS = {
     "doctor": "testbed.cli.doctor",
     "exec": "testbed.cli.execute",
     "list": "testbed.cli.run",
+    "observe": "testbed.cli.observe",
     "report": "testbed.cli.report",
     "reproduce": "testbed.cli.run",
     "run": "testbed.cli.run",

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from testbed.cli._terminal import common, out, print_claims, print_json, working
+from testbed.cli._running import end, facts_of, observe_options, run_options, run_planned, tell
+from testbed.cli._terminal import common, out, print_json, working
 
 if TYPE_CHECKING:
-    from testbed.report.publish import Published
     from testbed.run.bundle import Bundle
-    from testbed.run.runner import Plan
     from testbed.run.usecase import UseCase
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-_RUN_OPTIONS = (
-    click.option("--repeat", "repeats", type=int, metavar="N", help="Trials of each variant."),
-    click.option("--seed", default=1, show_default=True, help="Fixes losses and workload."),
-    click.option("--quick", is_flag=True, help="Fewer, shorter trials: a first look."),
-    click.option("--engine", default="auto", show_default=True, help="auto, fabric or netem."),
-    click.option("--results", type=click.Path(path_type=Path), default=Path("results"),
-                 show_default=True, metavar="DIR", help="Where bundles go."),
-    click.option("--debug", is_flag=True, help="Show tracebacks of what fails."),
-)  # fmt: skip
-
-
-def _run_options(function: F) -> F:
-    for option in reversed(_RUN_OPTIONS):
-        function = option(function)
-    return function
 
 
 @click.command("run")
@@ -43,7 +24,10 @@ def _run_options(function: F) -> F:
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml",
               help="Parameters from a file; --set goes before it.")  # fmt: skip
 @click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant.")
-@_run_options
+@click.option("--observe", "every", default="", metavar="INTERVAL",
+              help="Sample interfaces, queues and sockets this often (50ms).")  # fmt: skip
+@observe_options
+@run_options
 @common
 def run_command(
     use_case: str,
@@ -53,85 +37,30 @@ def run_command(
     folders: tuple[str, ...],
     as_json: bool,
     debug: bool,
+    every: str,
+    pcap: tuple[str, ...],
+    ring: str,
+    snap: int,
     **options: Any,
 ) -> None:
     """Try a use case: every variant, several times; judge its claims and draw its figures."""
+    from testbed.observe.settings import Settings
     from testbed.run.discovery import find
     from testbed.run.parameters import assignments, read_toml
     from testbed.run.runner import plan
 
     changes = {**(read_toml(config) if config else {}), **assignments(settings)}
+    observe = Settings.parse(every=every, pcap=pcap, ring=ring, snap=snap)
     planned = plan(
-        find(use_case, folders), changes=changes, variants=variants, folders=folders, **options
-    )
-    bundle, published = _run(planned, debug)
+        find(use_case, folders), changes=changes, variants=variants, folders=folders,
+        observe=observe, **options,
+    )  # fmt: skip
+    bundle, published = run_planned(planned, debug)
     if as_json:
-        print_json(_facts(bundle, published))
+        print_json(facts_of(bundle, published))
     else:
-        _tell(bundle, published)
-    _end(bundle)
-
-
-def _run(planned: Plan, debug: bool) -> tuple[Bundle, Published | None]:
-    """Run and publish; what cannot be published any more (Ctrl-C) is None."""
-    from testbed.cli._progress import watching
-    from testbed.run.runner import execute
-
-    with watching(planned.use_case.name) as observer:
-        bundle = execute(planned, observer)
-    if debug:
-        for trial in bundle.run["trials"]:
-            click.echo(trial.get("traceback", ""), err=True, nl=False)
-    if bundle.ended_early:
-        bundle.release_space()
-        return bundle, None
-    from testbed.report.publish import publish
-
-    with working("judging claims and drawing figures"):
-        published = publish(planned.use_case, bundle)
-    bundle.release_space()
-    return bundle, published
-
-
-def _facts(bundle: Bundle, published: Published | None) -> dict[str, Any]:
-    certificate = bundle.certificate()
-    return {
-        "bundle": str(bundle.path),
-        "status": bundle.status,
-        "certified": certificate["certified"],
-        "why_not_certified": certificate["why"],
-        "claims": [each.as_dict() for each in published.judged] if published else [],
-        "figures": [str(path) for path in published.figures] if published else [],
-        "report": str(published.report) if published else "",
-    }
-
-
-def _tell(bundle: Bundle, published: Published | None) -> None:
-    if published is None:
-        return
-    console = out()
-    print_claims(console, published.judged)
-    console.print()
-    for each in published.drawn:
-        if each.missing:
-            console.print(f"figure {each.figure.id} not drawn: {each.missing}", markup=False)
-    why = published.results.why_not_certified
-    console.print(
-        f"[yellow]not certified[/]: {why}"
-        if why
-        else "[green]certified[/]: every link did what it was told"
-    )
-    console.print(f"report   {published.report}", markup=False, soft_wrap=True)
-    console.print(f"figures  {bundle.path / 'figures'}", markup=False, soft_wrap=True)
-
-
-def _end(*bundles: Bundle) -> None:
-    from testbed.run.runner import status_error
-
-    for bundle in bundles:
-        error = status_error(bundle)
-        if error is not None:
-            raise error
+        tell(bundle, published)
+    end(bundle)
 
 
 # -- many runs -----------------------------------------------------------------------------------
@@ -140,7 +69,7 @@ def _end(*bundles: Bundle) -> None:
 @click.command("sweep")
 @click.argument("use_case", metavar="USE-CASE")
 @click.argument("grid", type=click.Path(path_type=Path), metavar="GRID.toml")
-@_run_options
+@run_options
 @common
 def sweep_command(
     use_case: str,
@@ -167,12 +96,12 @@ def sweep_command(
     for number, planned in enumerate(plans, 1):
         shown = ", ".join(f"{key}={value}" for key, value in found[number - 1].items())
         click.echo(f"point {number}/{len(plans)}: {shown}", err=True)
-        bundle, _published = _run(planned, debug)
+        bundle, _published = run_planned(planned, debug)
         bundles.append(bundle)
         if bundle.ended_early:
-            _end(bundle)
+            end(bundle)
     _report_sweep(case, bundles, options["results"], as_json)
-    _end(*bundles)
+    end(*bundles)
 
 
 def _report_sweep(case: UseCase[Any], bundles: list[Bundle], results: Path, as_json: bool) -> None:
@@ -191,7 +120,7 @@ def _report_sweep(case: UseCase[Any], bundles: list[Bundle], results: Path, as_j
 
 @click.command("reproduce")
 @click.argument("figures", nargs=-1, metavar="[FIGURE]...")
-@_run_options
+@run_options
 @common
 def reproduce_command(
     figures: tuple[str, ...], folders: tuple[str, ...], as_json: bool, debug: bool, **options: Any
@@ -206,18 +135,18 @@ def reproduce_command(
     plans = [plan(case, folders=folders, **options) for case, _wanted in cases]
     done, facts = [], []
     for planned, (_case, wanted) in zip(plans, cases, strict=True):
-        bundle, published = _run(planned, debug)
+        bundle, published = run_planned(planned, debug)
         done.append(bundle)
         drawn = published.figures if published else ()
         shown = [str(path) for path in drawn if not wanted or path.stem in wanted]
-        facts.append({**_facts(bundle, published), "figures": shown})
+        facts.append({**facts_of(bundle, published), "figures": shown})
         if not as_json:
             click.echo("\n".join(shown))
         if bundle.ended_early:
             break
     if as_json:
         print_json(facts)
-    _end(*done)
+    end(*done)
 
 
 def _cases_of(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from testbed.errors import ParameterError
 from testbed.sandbox import ensure
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def topo(
     from testbed.network.draw import draw
 
     setLogLevel("warning")
-    built = load.build(load.load(file, name), file, _arguments(arguments))
+    built = load.build(load.load(file, name), file, load.arguments(arguments))
     if picture:
         draw(built, picture, title=f"{file.name}")
     with Network(built, engine=engine) as net:
@@ -98,19 +97,6 @@ def topo(
 def _tell(_kind: str, *, mark: str = "", **_data: Any) -> None:
     """Say that the network has changed."""
     click.echo(f"*** {mark}")
-
-
-def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ParameterError(f"--arg {pair}", remedy="write it as KEY=VALUE")
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
-    return found
 
 
 def _open_cli(net: Network) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ from mininet.topo import LinearTopo, MinimalTopo, SingleSwitchReversedTopo, Sing
 from mininet.topolib import TorusTopo, TreeTopo
 from mininet.util import splitArgs
 
-from testbed.errors import TestbedError, TopologyError, UserError
+from testbed.errors import ParameterError, TestbedError, TopologyError, UserError
 from testbed.network.where import Place, placed
 
 _MODULE = "testbed_user_topology"
@@ -109,6 +110,20 @@ def build(factory: Callable[..., Topo], path: Path, arguments: dict[str, Any]) -
         raise
     except Exception as error:
         raise TopologyError(f"{path}{where(error, path)}: {_text(error)}") from error
+
+
+def arguments(pairs: Iterable[str]) -> dict[str, Any]:
+    """A topology's arguments out of KEY=VALUE words; values are JSON, or else text."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ParameterError(f"--arg {pair}", remedy="write it as KEY=VALUE")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
 
 
 def _text(error: BaseException) -> str:

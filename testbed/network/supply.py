@@ -12,7 +12,7 @@ import threading
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink, unshare
+from testbed.kernel import NetworkNamespace, RtNetlink, setns, unshare
 from testbed.kernel.namespaces import CLONE_NEWNET, in_new_thread, open_current
 from testbed.network.pipeline import PIPELINE
 
@@ -81,6 +81,15 @@ class Supply:
 
 
 def _new_home() -> Home:
-    """A new home; the calling thread is left inside it."""
-    unshare(CLONE_NEWNET)
-    return Home(NetworkNamespace(open_current("net")), RtNetlink())
+    """A new home.  Each is a child of the namespace that the calling thread is in and stays in:
+    the kernel takes some of a new namespace's settings from its parent.
+    """
+    here = open_current("net")
+    try:
+        unshare(CLONE_NEWNET)
+        namespace = NetworkNamespace(open_current("net"))
+        home = Home(namespace, RtNetlink())
+        setns(here, CLONE_NEWNET)
+    finally:
+        os.close(here)
+    return home

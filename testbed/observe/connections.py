@@ -15,7 +15,7 @@ from typing import Any
 from testbed.errors import KernelError
 from testbed.kernel import NetworkNamespace
 from testbed.observe import sockets
-from testbed.observe.changes import Changes, Row
+from testbed.observe.changes import Changes, Row, Values
 from testbed.observe.netlink import NETLINK_SOCK_DIAG, Question, walk
 from testbed.observe.place import Place
 
@@ -96,7 +96,7 @@ class Connections:
         self._tell("subflow" if who.token else "tcp", who, **facts)
         return known
 
-    def _sample(self, known: _Socket, values: tuple[float | None, ...]) -> None:
+    def _sample(self, known: _Socket, values: Values) -> None:
         if known.changes.values:
             known.changes.update(self._now, values)
         else:
@@ -135,9 +135,10 @@ class Connections:
                 return
             self._meet(buffer, start, end)
         known = self._known.pop(key)
-        values = sockets.tcp_values(buffer, *place, place[1])
-        kept = known.changes.values[-3:] or values[-3:]  # of congestion control nothing is told
-        self._sample(known, values[:-3] + kept)
+        values, before = sockets.tcp_values(buffer, *place, place[1]), known.changes.values
+        if not before or not _wiped(before, values):
+            kept = before[-3:] or values[-3:]  # of congestion control nothing is told
+            self._sample(known, values[:-3] + kept)
         self._finish(known)
 
     def _finish(self, known: _Socket) -> None:
@@ -193,6 +194,12 @@ def _subscribe() -> socket.socket:
     for group in sockets.GROUPS_OF_ENDED:
         ended.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
     return ended
+
+
+def _wiped(before: Values, after: Values) -> bool:
+    """Were a socket's counters reset by disconnecting it, as MPTCP does with a subflow it ends?"""
+    return any(after[place] != before[place] and not after[place]
+               for place in (sockets.ACKED, sockets.RECEIVED))  # fmt: skip
 
 
 def _group(node: str, who: sockets.Identity) -> str:

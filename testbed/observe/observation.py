@@ -9,6 +9,7 @@ words.  What is to be looked at is made out here, from the network.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import testbed
-from testbed.errors import EngineError, ExperimentError
+from testbed.errors import EngineError, ExperimentError, KernelError
+from testbed.kernel.namespaces import sysctl
 from testbed.observe.capture import Capture
 from testbed.observe.place import Place, interface_source
 from testbed.observe.settings import Settings, check_interfaces
@@ -28,7 +30,7 @@ from testbed.run.recorder import Recorder
 SOURCE = "observation"
 _ROOT = str(Path(testbed.__file__).parent.parent)
 _READY_S, _STOP_S = 20.0, 10.0
-_PIPE_BYTES = 1 << 22
+_SOCKET_BUCKETS = 1024
 
 
 class Observation:
@@ -43,6 +45,12 @@ class Observation:
         ]
         self._pipe, self._theirs = Pipe()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
+        self._addresses = {
+            str(address): interface_name(intf)
+            for intf in interfaces(net)
+            for address in (intf.ip, intf.ip6)
+            if address
+        }
         self._ready, self._done = asyncio.Event(), asyncio.Event()
         self._facts: dict[str, Any] = {}
         self._cpu_s = 0.0  # spent on what it sends, in this process
@@ -86,10 +94,10 @@ class Observation:
     def _about(self) -> dict[str, Any]:
         """What figures need to know of the network, and which moment the record's clock shows."""
         links = [
-            {"from": source, "to": target, "rate_bps": rate}
-            for source, target, rate in self._links
+            {"from": source, "to": target, "rate_bps": rate} for source, target, rate in self._links
         ]
-        return {"interval_s": self._interval_s, "unix_time": time.time(), "links": links}
+        return {"interval_s": self._interval_s, "unix_time": time.time(), "links": links,
+                "addresses": self._addresses}  # fmt: skip
 
     # -- what the sampler says -------------------------------------------------------------------
 
@@ -181,6 +189,19 @@ class Observation:
                 result(f"observation.time_per_{kind.rstrip('s')}", each, "s", SOURCE)
         for count in ("samples", "late", "missed", "lost_ends"):
             result(f"observation.{count}", facts[count], "1", SOURCE)
+
+
+def prepare() -> None:
+    """Give each namespace made from now on a table of TCP sockets of its own, before a network is.
+
+    The one that all namespaces share has hundreds of thousands of buckets, and every question
+    about sockets goes through all of them.  A kernel before 6.1 has only that one.
+    """
+    try:
+        sysctl("net.ipv4.tcp_child_ehash_entries", _SOCKET_BUCKETS)
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
 
 
 # -- what there is to observe --------------------------------------------------------------------

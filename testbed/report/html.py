@@ -43,6 +43,7 @@ def _page(published: Published) -> dict[str, Any]:
         "results": results,
         "claims": [_claim(each) for each in published.judged],
         "summary": _summary(published.judged),
+        "observed": published.observed,
         "figures": [
             {"figure": each.figure, "missing": each.missing, "svg": _inline(each.svg)}
             for each in published.drawn

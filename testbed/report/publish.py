@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from testbed.errors import ExperimentError
+from testbed.observe.figures import observed_figures
+from testbed.observe.series import cost_in_words
 from testbed.report.figures import Drawn, draw
 from testbed.report.results import Results
 from testbed.run.bundle import Bundle, write_file
@@ -34,11 +37,12 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What was made of one or more bundles."""
+    """What was made of one or more bundles; `observed` says what observing them cost."""
 
     results: Results
     judged: tuple[Judged, ...]
     drawn: tuple[Drawn, ...]
+    observed: str = ""
     figures: tuple[Path, ...] = ()
     report: Path | None = None
 
@@ -70,8 +74,11 @@ def _verdict(claim: Claim, results: Results) -> Verdict:
 def study(use_case: UseCase[Any], bundles: Sequence[Bundle]) -> Published:
     """Judge and draw what `bundles` hold; nothing is written."""
     results = Results(use_case, bundles)
-    drawn = tuple(draw(each, results) for each in use_case.figures)
-    return Published(results=results, judged=judge(results), drawn=drawn)
+    figures = (*use_case.figures, *observed_figures(results))
+    drawn = tuple(draw(each, results) for each in figures)
+    return Published(
+        results=results, judged=judge(results), drawn=drawn, observed=cost_in_words(results)
+    )
 
 
 def publish(use_case: UseCase[Any], bundle: Bundle) -> Published:
@@ -84,10 +91,7 @@ def publish(use_case: UseCase[Any], bundle: Bundle) -> Published:
     figures = save_figures(found.drawn, bundle.path / "figures")
     report = bundle.path / "report.html"
     write_file(report, render(found))
-    return Published(
-        results=found.results, judged=found.judged, drawn=found.drawn, figures=figures,
-        report=report,
-    )  # fmt: skip
+    return dataclasses.replace(found, figures=figures, report=report)
 
 
 def save_figures(drawn: Sequence[Drawn], folder: Path) -> tuple[Path, ...]:

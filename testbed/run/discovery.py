@@ -3,6 +3,7 @@
     entry points    group `liquidnet.usecases`, each naming a `UseCase` class
     usecases.*      every module or package that has a `UseCase` class of its own
     a folder        given with --path, or in TESTBED_PATH
+    the testbed     what its own commands run (`testbed observe`)
 
 What cannot be imported is an error only for whoever asks for it by name.
 """
@@ -52,6 +53,9 @@ class Source:
         return list(_classes(module))
 
 
+_OWN = Source(name="observe", module="testbed.observe.usecase", attribute="Observe")
+
+
 def sources(folders: tuple[str, ...] = ()) -> list[Source]:
     """Every place where a use case may be; a user's own folders first."""
     own = (*folders, *filter(None, os.environ.get("TESTBED_PATH", "").split(os.pathsep)))
@@ -61,7 +65,7 @@ def sources(folders: tuple[str, ...] = ()) -> list[Source]:
     package = importlib.import_module(PACKAGE)
     for item in pkgutil.iter_modules(package.__path__):
         found.append(Source(name=item.name, module=f"{PACKAGE}.{item.name}"))
-    return found
+    return [*found, _OWN]
 
 
 def find(name: str, folders: tuple[str, ...] = ()) -> UseCase[Any]:
@@ -97,7 +101,7 @@ def find(name: str, folders: tuple[str, ...] = ()) -> UseCase[Any]:
 def all_use_cases(
     folders: tuple[str, ...] = (),
 ) -> tuple[list[UseCase[Any]], list[tuple[str, Exception]]]:
-    """Every use case by name, and what could not be imported with the reason."""
+    """Every use case to be listed, by name, and what could not be imported with the reason."""
     found: dict[str, UseCase[Any]] = {}
     broken = []
     for place in sources(folders):
@@ -106,7 +110,8 @@ def all_use_cases(
                 found.setdefault(each.name, each())
         except Exception as error:
             broken.append((place.name, error))
-    return sorted(found.values(), key=lambda each: each.name), broken
+    listed = (each for each in found.values() if each.listed)
+    return sorted(listed, key=lambda each: each.name), broken
 
 
 def _in_folder(folder: Path) -> Iterator[Source]:

@@ -179,7 +179,7 @@ class NodeProcess:
     async def _live(self) -> None:
         """Take the program's lines until it ends, then judge how it did."""
         lines = asyncio.ensure_future(self._read())
-        await _wait_for_exit(self._popen)
+        await wait_for_exit(self._popen)
         # a grandchild may hold the pipe open: what the program itself wrote is there already
         await asyncio.wait({lines}, timeout=_DRAIN_S)
         lines.cancel()
@@ -255,7 +255,7 @@ def _write_all(fd: int, data: bytes) -> None:
         data = data[os.write(fd, data) :]
 
 
-async def _wait_for_exit(popen: subprocess.Popen[bytes]) -> None:
+async def wait_for_exit(popen: subprocess.Popen[bytes]) -> None:
     """Reap `popen` without polling (pidfd_open(2))."""
     if popen.poll() is not None:
         return

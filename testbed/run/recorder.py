@@ -67,7 +67,7 @@ class Recorder:
         self.epoch = time.monotonic()
         self._on_progress = on_progress
         self._rows: list[tuple[float | None, str, str, float, str]] = []
-        self._begun = False  # has the trial itself recorded a value?
+        self._begun = False  # has the trial itself recorded a sample?
         self._parts: list[Path] = []
         self._flushed = time.monotonic()
         self._failure: asyncio.Future[None] | None = None
@@ -126,7 +126,6 @@ class Recorder:
 
     def result(self, metric: str, value: float, unit: str, source: str = "") -> None:
         """A value of the trial as a whole (it has no time)."""
-        self._begun = True
         self._rows.append((None, source, metric, float(value), unit))
         self._flush_if_due()
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from testbed.errors import ExperimentError, TestbedError
-from testbed.observe.observation import Observation
+from testbed.observe.observation import Observation, prepare
 from testbed.observe.settings import NOT_OBSERVED, Settings
 from testbed.run import provenance
 from testbed.run.certificate import Certificate, certify
@@ -64,6 +64,8 @@ class Conductor:
     def conduct(self) -> None:
         """Run the trial from an empty sandbox to its certificate."""
         self._progress("bringing the network up")
+        if self._observe.interval_s is not None:
+            prepare()
         network = self.use_case.network(
             self.params, self.use_case.topology(self.params), self.trial
         )
@@ -189,7 +191,9 @@ def main(spec_path: str) -> int:
 
 
 def _run(spec: dict[str, Any], tell: Any) -> None:
-    import pyarrow.parquet  # noqa: F401 (a third of a second: not while traffic flows)
+    import pyarrow.parquet  # a third of a second: not while traffic flows
+
+    pyarrow.array([0.0])  # its first array imports pandas, which takes as long again
 
     use_case = find(spec["use_case"], tuple(spec["folders"]))
     params = use_case.Parameters().changed(spec["parameters"])

@@ -137,6 +137,8 @@ class UseCase(ABC, Generic[P]):
     """What `--quick` changes (dotted keys)."""
     repeats: ClassVar[int] = 5
     quick_repeats: ClassVar[int] = 2
+    listed: ClassVar[bool] = True
+    """False for one that a command of its own runs: `testbed list` and `reproduce` pass it by."""
     trial_limit_s: ClassVar[float] = 600.0
     """A trial that takes longer is ended and counts as failed."""
     claims: ClassVar[Sequence[Claim]] = ()

@@ -1,0 +1,288 @@
+"""The figures of an observation, of any topology and any commands.
+
+Each shows the first repeat of each variant, one panel (or column of panels) a variant, and at
+most six curves: the busiest.  Only figures that have something to show are offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from testbed.observe.series import Observed, Series, busiest, is_observed
+from testbed.report import style
+from testbed.report.marks import marks
+from testbed.run.usecase import Figure, MissingData
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+    from testbed.report.results import Results
+
+_MOST_CURVES = 6
+_MOST_VARIANTS = 4
+_PANEL_IN, _LEGEND_ROW_IN = 1.45, 0.16
+
+Curves = dict[str, Series]
+
+
+def observed_figures(results: Results) -> tuple[Figure, ...]:
+    """The figures that these bundles' observations have something for."""
+    if not is_observed(results):
+        return ()
+    return tuple(
+        figure
+        for figure, wanted in ((_LINKS, _link_bytes), (_QUEUES, _backlogs), (_TCP, _acked),
+                               (_MPTCP, _paths))
+        if any(wanted(each) for each in _observed(results))
+    )  # fmt: skip
+
+
+def _observed(results: Results) -> list[Observed]:
+    found = []
+    for variant in results.variants[:_MOST_VARIANTS]:
+        observed = Observed(results, variant)
+        if observed.events("observation"):
+            found.append(observed)
+    return found
+
+
+# -- what there is to draw -----------------------------------------------------------------------
+
+
+def _link_bytes(observed: Observed) -> Curves:
+    """Bytes that came out of each direction of each link that carried any."""
+    arrived = observed.all("interface.rx_bytes")
+    return {
+        f"{link['from']} > {link['to']}": arrived[link["to"]]
+        for link in observed.about["links"]
+        if link["to"] in arrived and arrived[link["to"]].growth > 0
+    }
+
+
+def _backlogs(observed: Observed) -> Curves:
+    """Bytes waiting in each queue that ever held any."""
+    found = observed.all("queue.backlog")
+    return {source: series for source, series in found.items() if series.values.max() > 0}
+
+
+def _acked(observed: Observed) -> Curves:
+    """Bytes that each TCP socket's peer has, also those it has out of order."""
+    acked, sacked = observed.all("tcp.bytes_acked"), observed.all("tcp.sacked")
+    return {
+        source: _sum(series, sacked[source]) if source in sacked else series
+        for source, series in acked.items()
+        if series.growth > 0
+    }
+
+
+def _sum(one: Series, two: Series) -> Series:
+    import numpy
+
+    times = numpy.union1d(one.times, two.times)
+    return Series(times, one.at(times) + two.at(times))
+
+
+def _paths(observed: Observed) -> dict[str, Curves]:
+    """By MPTCP connection, the bytes acknowledged on each path; connections that sent, busiest
+    first.
+    """
+    acked = _acked(observed)
+    found: dict[tuple[str, int], Curves] = {}
+    for event in observed.events("socket"):
+        if event.get("protocol") == "subflow" and event["source"] in acked:
+            curves = found.setdefault((event["node"], event["token"]), {})
+            path = _path(event, observed.about["addresses"])
+            series = acked[event["source"]]
+            curves[path] = _sum(curves[path], series) if path in curves else series
+    sent = {key: sum(each.growth for each in curves.values()) for key, curves in found.items()}
+    names = {str(key): key for key in sent}
+    order, _left = busiest({name: sent[key] for name, key in names.items()}, 1)
+    return {name: found[names[name]] for name in order}
+
+
+def _path(event: dict[str, Any], interfaces: dict[str, str]) -> str:
+    local, remote = (_ip(event[end]) for end in ("local", "remote"))
+    return f"{interfaces.get(local, local)} > {interfaces.get(remote, remote)}"
+
+
+def _ip(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
+def socket_label(source: str) -> str:
+    """A socket in few words: "h1:45268 > 10.0.0.2:5201"."""
+    node, _space, ends = source.partition(" ")
+    local, _arrow, remote = ends.partition(" > ")
+    return f"{node}:{local.rpartition(':')[2]} > {remote}"
+
+
+# -- drawing -------------------------------------------------------------------------------------
+
+
+def _panels(
+    results: Results, canvas: Canvas, labels: Sequence[str]
+) -> list[tuple[Observed, list[Axes]]]:
+    """A column of axes for each variant, one below the other for each of `labels`."""
+    observed = _observed(results)
+    if not observed:
+        raise MissingData("nothing was observed")
+    grid = canvas.subplots(len(labels), len(observed), sharex="col", sharey="row", squeeze=False)
+    for row, label in enumerate(labels):
+        grid[row][0].set_ylabel(label)
+    columns = [[grid[row][column] for row in range(len(labels))] for column in range(len(observed))]
+    return list(zip(observed, columns, strict=True))
+
+
+def _finish(canvas: Canvas, panels: list[tuple[Observed, list[Axes]]], note: str = "") -> None:
+    """Limits, marks, the variants' names, and one legend for all panels."""
+    handles: dict[str, Any] = {}
+    for observed, column in panels:
+        column[-1].set_xlabel("Time (s)")
+        if len(panels) > 1:
+            column[0].set_title(observed.variant)
+        for axes in column:
+            axes.set_xlim(0, observed.end_s)
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_locator(_ticks(axes.get_ylabel()))
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+    _legend(canvas, handles, note)
+    for observed, column in panels:
+        for row, axes in enumerate(column):
+            marks(axes, observed.results, observed.variant, labels=row == 0)
+
+
+def _ticks(label: str) -> Any:
+    """Few ticks, whole ones where things are counted."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer="(Mb/s)" not in label)
+
+
+def _legend(canvas: Canvas, handles: dict[str, Any], note: str) -> None:
+    if not handles:
+        return
+    longest = max(map(len, handles)) + 6
+    columns = max(1, min(len(handles), int(canvas.get_size_inches()[0] * 17 // longest)))
+    canvas.legend(
+        list(handles.values()), list(handles), loc="outside upper center", ncols=columns,
+        title=note or None, title_fontsize=7,
+    )  # fmt: skip
+
+
+def _note(left: int, what: str) -> str:
+    return f"The {_MOST_CURVES} busiest {what}; {left} more carried data" if left else ""
+
+
+def _draw_rates(
+    observed: Observed,
+    axes: Axes,
+    curves: Curves,
+    names: Sequence[str],
+    label: Callable[[str], str],
+) -> None:
+    for place, name in enumerate(names):
+        shape = style.look(place)
+        times, rates = observed.rate(curves[name])
+        axes.plot(times, rates * 8e-6, color=shape.colour, linestyle=shape.line, label=label(name))
+
+
+def _draw_links(results: Results, canvas: Canvas) -> None:
+    panels = _panels(results, canvas, ["Throughput (Mb/s)"])
+    left = 0
+    for observed, (axes,) in panels:
+        curves = _link_bytes(observed)
+        names, more = busiest({n: c.growth for n, c in curves.items()}, _MOST_CURVES)
+        _draw_rates(observed, axes, curves, names, str)
+        left = max(left, more)
+    _finish(canvas, panels, _note(left, "directions"))
+
+
+def _draw_queues(results: Results, canvas: Canvas) -> None:
+    panels = _panels(results, canvas, ["Backlog (kB)", "Packets dropped"])
+    left = 0
+    for observed, (backlog, drops) in panels:
+        waiting, dropped = _backlogs(observed), observed.all("queue.drops")
+        peaks = {name: float(series.values.max()) for name, series in waiting.items()}
+        names, more = busiest(peaks, _MOST_CURVES)
+        left = max(left, more)
+        for place, name in enumerate(names):
+            shape = style.look(place)
+            looks: dict[str, Any] = {"color": shape.colour, "linestyle": shape.line}
+            backlog.plot(waiting[name].times, waiting[name].values / 1e3, label=name, **looks)
+            count = dropped[name]
+            drops.plot(count.times, count.values - count.values[0], **looks)
+    _finish(canvas, panels, _note(left, "queues"))
+
+
+def _draw_tcp(results: Results, canvas: Canvas) -> None:
+    labels = ["Goodput (Mb/s)", "cwnd (packets)", "Smoothed RTT (ms)", "Retransmissions"]
+    panels = _panels(results, canvas, labels)
+    left = 0
+    for observed, column in panels:
+        curves = _acked(observed)
+        names, more = busiest({n: c.growth for n, c in curves.items()}, _MOST_CURVES)
+        left = max(left, more)
+        _draw_rates(observed, column[0], curves, names, socket_label)
+        for axes, metric, scale in zip(
+            column[1:], ("tcp.cwnd", "tcp.srtt", "tcp.retransmissions"), (1, 1e3, 1), strict=True
+        ):
+            found = observed.all(metric)
+            for place, name in enumerate(names):
+                if name in found:
+                    shape = style.look(place)
+                    axes.plot(found[name].times, found[name].values * scale,
+                              color=shape.colour, linestyle=shape.line)  # fmt: skip
+    _finish(canvas, panels, _note(left, "sockets"))
+
+
+def _draw_mptcp(results: Results, canvas: Canvas) -> None:
+    from numpy import nan_to_num
+
+    panels = _panels(results, canvas, ["Throughput (Mb/s)"])
+    for observed, (axes,) in panels:
+        for curves in _paths(observed).values():
+            names = sorted(curves)
+            rates = [nan_to_num(observed.rate(curves[name])[1]) * 8e-6 for name in names]
+            colours = [style.tint(style.look(place).colour, 0.75) for place in range(len(names))]
+            times = observed.rate(curves[names[0]])[0]
+            axes.stackplot(times, rates, labels=names, colors=colours, linewidth=0)
+    _finish(canvas, panels)
+
+
+_LINKS = Figure(
+    "observed-links",
+    "Throughput of links",
+    "What came out of each direction of each link, Ethernet headers counted; the busiest six of "
+    "those that carried at least 1% of what the busiest did.",
+    _draw_links,
+    size="wide",
+)
+_QUEUES = Figure(
+    "observed-queues",
+    "Queues",
+    "Bytes waiting in front of each link's rate and in the nodes' own queueing disciplines, and "
+    "packets these dropped since the beginning.",
+    _draw_queues,
+    size="wide",
+    height_in=3.6,
+)
+_TCP = Figure(
+    "observed-tcp",
+    "TCP",
+    "Of each sending socket: payload that its peer has, out of order included; congestion window; "
+    "smoothed round-trip time; segments retransmitted since the beginning.",
+    _draw_tcp,
+    size="wide",
+    height_in=6.4,
+)
+_MPTCP = Figure(
+    "observed-mptcp",
+    "Multipath TCP by path",
+    "Payload acknowledged on the subflows of the busiest connection, path on path; what was sent "
+    "again on another path counts on both.",
+    _draw_mptcp,
+    size="wide",
+)
