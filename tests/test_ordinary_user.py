@@ -61,10 +61,15 @@ def as_ordinary_user(*arguments: str) -> subprocess.CompletedProcess[str]:
         group=_NOBODY,
         extra_groups=[],
         cwd="/",
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{source}:{site}", "HOME": "/"},
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{source}:{site}",
+            "LD_LIBRARY_PATH": str(python / "lib"),  # of Python's own, not of the system's
+            "HOME": "/",
+        },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
 
 
@@ -158,3 +163,34 @@ def test_links_and_nodes_fail_for_an_ordinary_user_too() -> None:
     done = as_ordinary_user("-c", CHANGES)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(_NOBODY), "+-+-+-+-+-+"]
+
+
+OBSERVE = """
+import tempfile
+from pathlib import Path
+from testbed.cli.main import main
+
+folder = Path(tempfile.mkdtemp())
+(folder / "net.py").write_text('''
+from mininet.topo import Topo
+class Pair(Topo):
+    def build(self):
+        self.addHost("h1"), self.addHost("h2")
+        self.addLink("h1", "h2", bw=20)
+''')
+words = ["--pcap", "h1-eth0", "--with", "h2 iperf3 -s", "--", *"h1 iperf3 -c h2 -n 1M".split()]
+try:
+    main(["observe", str(folder / "net.py"), "--results", str(folder / "results"), *words])
+finally:
+    (pcap,) = (folder / "results").glob("observe/*/pcap/*")
+    print("captured", pcap.stat().st_size > 100_000)
+"""
+
+
+@pytest.mark.live
+@_as_root
+def test_a_transfer_is_observed_and_captured_as_an_ordinary_user() -> None:
+    done = as_ordinary_user("-c", OBSERVE)
+    assert done.returncode == 0, done.stderr
+    assert "observation used" in done.stdout
+    assert "captured True" in done.stdout

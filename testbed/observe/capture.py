@@ -18,11 +18,12 @@ from testbed.errors import ExperimentError, FeatureError
 from testbed.observe.settings import Settings
 from testbed.run.recorder import Recorder
 
-_READY_S, _STOP_S = 10.0, 5.0
+_READY_S, _STOP_S = 30.0, 5.0
 _READY = "File: "  # said when the interface is open and the first file is there
 _COUNT = re.compile(r"received/dropped on interface '.*': (\d+)/(\d+)")
 _BUFFER_MIB = "32"
 _WHOLE = 262_144
+_HAND_OVER_S = 0.25  # the time after which dumpcap is handed packets, however few (its own)
 
 
 class Capture:
@@ -83,6 +84,7 @@ class Capture:
 
     async def stop(self) -> None:
         """End it, and record how many packets it took and lost."""
+        await asyncio.sleep(2 * _HAND_OVER_S)  # what came last is still the kernel's
         self._stopping = True
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)

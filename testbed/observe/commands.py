@@ -27,7 +27,7 @@ from testbed.run.process import wait_for_exit
 from testbed.run.recorder import Recorder
 
 SEPARATOR = ",,"
-_READY_S, _STOP_S = 10.0, 2.0
+_READY_S, _STOP_S = 30.0, 2.0
 _POLL_S = 0.005
 
 

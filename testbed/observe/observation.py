@@ -29,7 +29,7 @@ from testbed.run.recorder import Recorder
 
 SOURCE = "observation"
 _ROOT = str(Path(testbed.__file__).parent.parent)
-_READY_S, _STOP_S = 20.0, 10.0
+_READY_S, _STOP_S = 30.0, 15.0
 _SOCKET_BUCKETS = 1024
 
 

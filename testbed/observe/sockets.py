@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +29,7 @@ LISTEN: Final = 10
 ACKED, RECEIVED = 13, 14  # places in `METRICS`
 _IPPROTO_MPTCP = 262
 _INFO, _VEGASINFO, _CONG, _BBRINFO, _ULP_INFO = 2, 3, 4, 16, 19
-_ULP_MPTCP, _TOKEN_REMOTE, _TOKEN_LOCAL = 3, 1, 2
+_ULP_MPTCP, _TOKEN_LOCAL = 3, 2
 _REQ_PROTOCOL = 3
 _WANTED = (1 << _INFO - 1) | (1 << _VEGASINFO - 1) | (1 << _CONG - 1)  # VEGASINFO: BBR's too
 # established, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING: those that have counters
@@ -91,13 +92,12 @@ def listening_request(family: int, protocol: int) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Who a socket is: its ends, and for a subflow the tokens of its connection."""
+    """Who a socket is: its ends, and of an MPTCP connection or a subflow the token."""
 
     local: Address
     remote: Address
     congestion: str
-    token: int  # of this end's connection; 0 for plain TCP
-    remote_token: int
+    token: int  # of this end's MPTCP connection; 0 for plain TCP
 
     def __str__(self) -> str:
         return f"{self.local} > {self.remote}"
@@ -112,9 +112,8 @@ def identity(buffer: bytearray | bytes, start: int, end: int, *, token: int = 0)
     """Who an answer is about; an MPTCP connection's own token stands elsewhere."""
     attributes = attribute_places(buffer, start + BODY, end)
     found = {kind: (first, last) for kind, first, last in attributes}
-    remote_token = 0
     if _ULP_INFO in found:
-        token, remote_token = _tokens(buffer, *found[_ULP_INFO])
+        token = _token(buffer, *found[_ULP_INFO])
     name = bytes(buffer[slice(*found[_CONG])]) if _CONG in found else b""
     local, remote = _ends(buffer, start)
     return Identity(
@@ -122,7 +121,6 @@ def identity(buffer: bytearray | bytes, start: int, end: int, *, token: int = 0)
         remote=remote,
         congestion=name.rstrip(b"\0").decode(),
         token=token,
-        remote_token=remote_token,
     )
 
 
@@ -139,16 +137,11 @@ def _ends(buffer: bytearray | bytes, start: int) -> tuple[Address, Address]:
     return ends[0], ends[1]
 
 
-def _tokens(buffer: bytearray | bytes, start: int, end: int) -> tuple[int, int]:
-    """Tokens of a subflow's connection (ours, the peer's); zeros for another protocol."""
-    place = find(buffer, start, end, _ULP_MPTCP)
-    if place is None:
-        return 0, 0
-    tokens = {}
-    for kind, first, last in attribute_places(buffer, *place):
-        if kind in (_TOKEN_LOCAL, _TOKEN_REMOTE):
-            tokens[kind] = int.from_bytes(buffer[first:last], "little")
-    return tokens.get(_TOKEN_LOCAL, 0), tokens.get(_TOKEN_REMOTE, 0)
+def _token(buffer: bytearray | bytes, start: int, end: int) -> int:
+    """The token of a subflow's connection; 0 for another protocol over TCP."""
+    outer = find(buffer, start, end, _ULP_MPTCP)
+    place = find(buffer, *outer, _TOKEN_LOCAL) if outer else None
+    return int.from_bytes(buffer[slice(*place)], sys.byteorder) if place else 0
 
 
 def info_place(buffer: bytearray | bytes, start: int, end: int) -> tuple[int, int]:

@@ -216,7 +216,7 @@ class _Run:
             self._set_status(f"incomplete: {error} ({where})", stopped=True)
         except KeyboardInterrupt as error:
             self._set_status(
-                f"incomplete: {error or 'interrupted by Ctrl-C'} {where}", stopped=True
+                f"incomplete: {str(error) or 'interrupted by Ctrl-C'} {where}", stopped=True
             )
         else:
             self._set_status(self._final(len(trials)), seconds=round(time.monotonic() - started, 1))
