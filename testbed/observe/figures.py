@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_CURVES = 6
 _MOST_VARIANTS = 4
-_PANEL_IN, _LEGEND_ROW_IN = 1.45, 0.16
+_ACK_BIN_S = 0.2  # acknowledgements come in clusters: over less, a rate shows when, not how many
 
 Curves = dict[str, Series]
 
@@ -182,10 +182,12 @@ def _draw_rates(
     curves: Curves,
     names: Sequence[str],
     label: Callable[[str], str],
+    *,
+    least_s: float = 0.0,
 ) -> None:
     for place, name in enumerate(names):
         shape = style.look(place)
-        times, rates = observed.rate(curves[name])
+        times, rates = observed.rate(curves[name], least_s=least_s)
         axes.plot(times, rates * 8e-6, color=shape.colour, linestyle=shape.line, label=label(name))
 
 
@@ -225,7 +227,7 @@ def _draw_tcp(results: Results, canvas: Canvas) -> None:
         curves = _acked(observed)
         names, more = busiest({n: c.growth for n, c in curves.items()}, _MOST_CURVES)
         left = max(left, more)
-        _draw_rates(observed, column[0], curves, names, socket_label)
+        _draw_rates(observed, column[0], curves, names, socket_label, least_s=_ACK_BIN_S)
         for axes, metric, scale in zip(
             column[1:], ("tcp.cwnd", "tcp.srtt", "tcp.retransmissions"), (1, 1e3, 1), strict=True
         ):
@@ -245,10 +247,10 @@ def _draw_mptcp(results: Results, canvas: Canvas) -> None:
     for observed, (axes,) in panels:
         for curves in _paths(observed).values():
             names = sorted(curves)
-            rates = [nan_to_num(observed.rate(curves[name])[1]) * 8e-6 for name in names]
+            found = [observed.rate(curves[name], least_s=_ACK_BIN_S) for name in names]
+            rates = [nan_to_num(each) * 8e-6 for _times, each in found]
             colours = [style.tint(style.look(place).colour, 0.75) for place in range(len(names))]
-            times = observed.rate(curves[names[0]])[0]
-            axes.stackplot(times, rates, labels=names, colors=colours, linewidth=0)
+            axes.stackplot(found[0][0], rates, labels=names, colors=colours, linewidth=0)
     _finish(canvas, panels)
 
 
@@ -272,7 +274,8 @@ _QUEUES = Figure(
 _TCP = Figure(
     "observed-tcp",
     "TCP",
-    "Of each sending socket: payload that its peer has, out of order included; congestion window; "
+    "Of each sending socket: payload that its peer has, out of order included, as means over "
+    "0.2 s where the trial is long enough; congestion window; "
     "smoothed round-trip time; segments retransmitted since the beginning.",
     _draw_tcp,
     size="wide",
@@ -281,8 +284,8 @@ _TCP = Figure(
 _MPTCP = Figure(
     "observed-mptcp",
     "Multipath TCP by path",
-    "Payload acknowledged on the subflows of the busiest connection, path on path; what was sent "
-    "again on another path counts on both.",
+    "Payload acknowledged on the subflows of the busiest connection, path on path, as means over "
+    "0.2 s where the trial is long enough; what was sent again on another path counts on both.",
     _draw_mptcp,
     size="wide",
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[numpy.float64]
 
-_BINS = 120  # a curve of rates has at most so many points
+_BINS, _FEWEST_BINS = 120, 15  # points that a curve of rates has
 _NOTABLE = 0.01  # of what the busiest carried
 
 
@@ -91,20 +91,23 @@ class Observed:
         """The time of the last sample."""
         return float(self._table.time_s.max())
 
-    @cached_property
-    def edges(self) -> Numbers:
+    def edges(self, least_s: float) -> Numbers:
         """Where the bins of curves of rates begin and end: from 0 on, whole intervals wide."""
         import numpy
 
         interval: float = self.about["interval_s"]
-        width = interval * max(1, -(-self.end_s // (interval * _BINS)))
+        wanted = max(self.end_s / _BINS, min(least_s, self.end_s / _FEWEST_BINS))
+        width = interval * max(1, round(wanted / interval))
         return numpy.arange(0, self.end_s + width, width)[: int(self.end_s // width) + 1]
 
-    def rate(self, counter: Series) -> tuple[Numbers, Numbers]:
-        """Middles of the bins (s) and the mean growth per second in each; nan where it was not."""
+    def rate(self, counter: Series, *, least_s: float = 0.0) -> tuple[Numbers, Numbers]:
+        """Middles of the bins (s) and the mean growth per second in each; nan where it was not.
+
+        Bins are at least `least_s` wide where that leaves a curve.
+        """
         import numpy
 
-        edges = self.edges
+        edges = self.edges(least_s)
         there = (edges[1:] > counter.times[0]) & (edges[:-1] < counter.times[-1])
         rates = numpy.diff(counter.at(edges)) / numpy.diff(edges)
         return (edges[1:] + edges[:-1]) / 2, numpy.where(there, rates, numpy.nan)

@@ -161,7 +161,7 @@ def _parameters(bundles: Sequence[Bundle]) -> list[dict[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
