@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.observe.series import Observed, Series, busiest, is_observed
 from testbed.report import style
+from testbed.report.figures import legend
 from testbed.report.marks import marks
 from testbed.run.usecase import Figure, MissingData
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _MOST_CURVES = 6
 _MOST_VARIANTS = 4
+_MEASURED = ("(Mb/s)", "(kB)", "(ms)")
 _ACK_BIN_S = 0.2  # acknowledgements come in clusters: over less, a rate shows when, not how many
 
 Curves = dict[str, Series]
@@ -118,6 +120,14 @@ def socket_label(source: str) -> str:
     return f"{node}:{local.rpartition(':')[2]} > {remote}"
 
 
+class Looks(dict[str, style.Look]):
+    """What a source looks like, the same in all panels of a figure."""
+
+    def __missing__(self, name: str) -> style.Look:
+        self[name] = style.look(len(self))
+        return self[name]
+
+
 # -- drawing -------------------------------------------------------------------------------------
 
 
@@ -135,20 +145,18 @@ def _panels(
     return list(zip(observed, columns, strict=True))
 
 
-def _finish(canvas: Canvas, panels: list[tuple[Observed, list[Axes]]], note: str = "") -> None:
+def _finish(panels: list[tuple[Observed, list[Axes]]], note: str = "") -> None:
     """Limits, marks, the variants' names, and one legend for all panels."""
-    handles: dict[str, Any] = {}
+    labels = [axes.get_ylabel() for axes in panels[0][1]]
     for observed, column in panels:
         column[-1].set_xlabel("Time (s)")
         if len(panels) > 1:
             column[0].set_title(observed.variant)
-        for axes in column:
+        for axes, label in zip(column, labels, strict=True):
             axes.set_xlim(0, observed.end_s)
             axes.set_ylim(bottom=0)
-            axes.yaxis.set_major_locator(_ticks(axes.get_ylabel()))
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
-    _legend(canvas, handles, note)
+            axes.yaxis.set_major_locator(_ticks(label))
+    legend([axes for _observed, column in panels for axes in column], title=note)
     for observed, column in panels:
         for row, axes in enumerate(column):
             marks(axes, observed.results, observed.variant, labels=row == 0)
@@ -158,18 +166,8 @@ def _ticks(label: str) -> Any:
     """Few ticks, whole ones where things are counted."""
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer="(Mb/s)" not in label)
-
-
-def _legend(canvas: Canvas, handles: dict[str, Any], note: str) -> None:
-    if not handles:
-        return
-    longest = max(map(len, handles)) + 6
-    columns = max(1, min(len(handles), int(canvas.get_size_inches()[0] * 17 // longest)))
-    canvas.legend(
-        list(handles.values()), list(handles), loc="outside upper center", ncols=columns,
-        title=note or None, title_fontsize=7,
-    )  # fmt: skip
+    counted = not any(unit in label for unit in _MEASURED)
+    return MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=counted)
 
 
 def _note(left: int, what: str) -> str:
@@ -181,77 +179,77 @@ def _draw_rates(
     axes: Axes,
     curves: Curves,
     names: Sequence[str],
-    label: Callable[[str], str],
+    looks: Looks,
+    label: Callable[[str], str] = str,
     *,
     least_s: float = 0.0,
 ) -> None:
-    for place, name in enumerate(names):
-        shape = style.look(place)
+    for name in names:
+        shape = looks[name]
         times, rates = observed.rate(curves[name], least_s=least_s)
         axes.plot(times, rates * 8e-6, color=shape.colour, linestyle=shape.line, label=label(name))
 
 
 def _draw_links(results: Results, canvas: Canvas) -> None:
     panels = _panels(results, canvas, ["Throughput (Mb/s)"])
-    left = 0
+    left, looks = 0, Looks()
     for observed, (axes,) in panels:
         curves = _link_bytes(observed)
         names, more = busiest({n: c.growth for n, c in curves.items()}, _MOST_CURVES)
-        _draw_rates(observed, axes, curves, names, str)
+        _draw_rates(observed, axes, curves, names, looks)
         left = max(left, more)
-    _finish(canvas, panels, _note(left, "directions"))
+    _finish(panels, _note(left, "directions"))
 
 
 def _draw_queues(results: Results, canvas: Canvas) -> None:
     panels = _panels(results, canvas, ["Backlog (kB)", "Packets dropped"])
-    left = 0
+    left, looks = 0, Looks()
     for observed, (backlog, drops) in panels:
         waiting, dropped = _backlogs(observed), observed.all("queue.drops")
         peaks = {name: float(series.values.max()) for name, series in waiting.items()}
         names, more = busiest(peaks, _MOST_CURVES)
         left = max(left, more)
-        for place, name in enumerate(names):
-            shape = style.look(place)
-            looks: dict[str, Any] = {"color": shape.colour, "linestyle": shape.line}
-            backlog.plot(waiting[name].times, waiting[name].values / 1e3, label=name, **looks)
+        for name in names:
+            drawn: dict[str, Any] = {"color": looks[name].colour, "linestyle": looks[name].line}
+            backlog.plot(waiting[name].times, waiting[name].values / 1e3, label=name, **drawn)
             count = dropped[name]
-            drops.plot(count.times, count.values - count.values[0], **looks)
-    _finish(canvas, panels, _note(left, "queues"))
+            drops.plot(count.times, count.values - count.values[0], **drawn)
+    _finish(panels, _note(left, "queues"))
 
 
 def _draw_tcp(results: Results, canvas: Canvas) -> None:
     labels = ["Goodput (Mb/s)", "cwnd (packets)", "Smoothed RTT (ms)", "Retransmissions"]
     panels = _panels(results, canvas, labels)
-    left = 0
+    left, looks = 0, Looks()
     for observed, column in panels:
         curves = _acked(observed)
         names, more = busiest({n: c.growth for n, c in curves.items()}, _MOST_CURVES)
         left = max(left, more)
-        _draw_rates(observed, column[0], curves, names, socket_label, least_s=_ACK_BIN_S)
+        _draw_rates(observed, column[0], curves, names, looks, socket_label, least_s=_ACK_BIN_S)
         for axes, metric, scale in zip(
             column[1:], ("tcp.cwnd", "tcp.srtt", "tcp.retransmissions"), (1, 1e3, 1), strict=True
         ):
             found = observed.all(metric)
-            for place, name in enumerate(names):
+            for name in names:
                 if name in found:
-                    shape = style.look(place)
                     axes.plot(found[name].times, found[name].values * scale,
-                              color=shape.colour, linestyle=shape.line)  # fmt: skip
-    _finish(canvas, panels, _note(left, "sockets"))
+                              color=looks[name].colour, linestyle=looks[name].line)  # fmt: skip
+    _finish(panels, _note(left, "sockets"))
 
 
 def _draw_mptcp(results: Results, canvas: Canvas) -> None:
     from numpy import nan_to_num
 
     panels = _panels(results, canvas, ["Throughput (Mb/s)"])
+    looks = Looks()
     for observed, (axes,) in panels:
         for curves in _paths(observed).values():
             names = sorted(curves)
             found = [observed.rate(curves[name], least_s=_ACK_BIN_S) for name in names]
             rates = [nan_to_num(each) * 8e-6 for _times, each in found]
-            colours = [style.tint(style.look(place).colour, 0.75) for place in range(len(names))]
+            colours = [style.tint(looks[name].colour, 0.75) for name in names]
             axes.stackplot(found[0][0], rates, labels=names, colors=colours, linewidth=0)
-    _finish(canvas, panels)
+    _finish(panels)
 
 
 _LINKS = Figure(

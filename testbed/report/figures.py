@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -262,12 +262,20 @@ def cdf(
     axes.set_ylim(0, 1.02)
 
 
-def legend(axes: Axes, rename: Callable[[str], str] = str) -> None:
-    """The legend above the axes, in as many columns as the figure's width holds."""
-    handles, labels = axes.get_legend_handles_labels()
-    labels = [rename(label) for label in labels]
-    canvas: Any = axes.get_figure()
+def legend(
+    axes: Axes | Sequence[Axes], rename: Callable[[str], str] = str, *, title: str = ""
+) -> None:
+    """One legend above the axes, in as many columns as the figure's width holds."""
+    every = [axes] if not isinstance(axes, Sequence) else axes
+    handles: dict[str, Any] = {}
+    for each in every:
+        for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
+            handles.setdefault(rename(label), handle)
+    canvas: Any = every[0].get_figure()
     room = canvas.get_size_inches()[0] * _LEGEND_CHARACTERS_IN
-    longest = max((len(label) for label in labels), default=0) + _HANDLE_CHARACTERS
-    columns = max(1, min(len(labels), int(room // longest)))
-    canvas.legend(handles, labels, loc="outside upper center", ncols=columns)
+    longest = max(map(len, handles), default=0) + _HANDLE_CHARACTERS
+    columns = max(1, min(len(handles), int(room // longest)))
+    canvas.legend(
+        list(handles.values()), list(handles), loc="outside upper center", ncols=columns,
+        title=title or None, title_fontsize=7,
+    )  # fmt: skip
