@@ -47,6 +47,7 @@ _TOOLS = (
     ("nft", "nftables", "filters and address translation", True),
     ("tcpdump", "tcpdump", "captures, the attacker of trusted_pooling", True),
     ("tshark", "tshark", "the cross-check of the MPTCP codec", True),
+    ("dumpcap", "tshark", "captures beside a trial (--pcap)", True),
     ("iperf3", "iperf3", "Network.iperf", True),
     ("mptcpize", "mptcpize", "MPTCP for unmodified programs", True),
     ("mnexec", "mininet", "stock Mininet, as the baseline of `testbed bench network`", False),

@@ -303,6 +303,7 @@ class Pair(Topo):
         (["--", "h1", "ls", ",,"], "a command is missing"),
         ([], "no command is given"),
         (["--class", "Other", "--", "h1", "ls"], "no topology 'Other'"),
+        (["--at", "2s lnk h1 h2 down", "--", "h1", "ls"], "cannot be read"),
         (["--duration", "0s", "--", "h1", "ls"], "duration"),
     ],
 )

@@ -357,11 +357,17 @@ def test_a_server_that_dies_later_ends_the_trial(tmp_path: Path) -> None:
     assert "ended with status 9: gone" in complained
 
 
-def test_duration_ends_commands_and_the_trial_is_whole(tmp_path: Path) -> None:
-    process, _argv = observe(tmp_path, "--duration", "0.5s", "--", "h1", "ping", "h2")
+def test_duration_ends_commands_and_what_happens_meanwhile_is_marked(tmp_path: Path) -> None:
+    change = "0.1s link h1 s1 update bw=5"
+    process, _argv = observe(
+        tmp_path, "--duration", "0.5s", "--at", change, "--", "h1", "ping", "h2"
+    )
     _said, complained = process.communicate(timeout=120)
     assert process.returncode == 0, complained
-    assert bundle_of(tmp_path).status == "complete"
+    bundle = bundle_of(tmp_path)
+    assert bundle.status == "complete"
+    (marked,) = (event for event in bundle.events() if event.get("mark"))
+    assert marked["time_s"] >= 0.1
 
 
 def test_ctrl_c_keeps_what_was_recorded(tmp_path: Path) -> None:

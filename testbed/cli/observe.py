@@ -22,6 +22,8 @@ from testbed.cli._terminal import print_json
               help="Something to be done first (h1 sysctl -w ...).")  # fmt: skip
 @click.option("--with", "servers", multiple=True, metavar="'NODE COMMAND'",
               help="A server that is to listen before the commands start.")  # fmt: skip
+@click.option("--at", multiple=True, metavar="'TIME CHANGE'",
+              help="What happens to the network meanwhile (2s link h1 s1 down).")  # fmt: skip
 @click.option("--every", default="50ms", show_default=True, metavar="INTERVAL",
               help="How often to sample, 10ms or more.")  # fmt: skip
 @click.option("--duration", metavar="TIME", help="End the commands after this long (10s).")
@@ -35,6 +37,7 @@ def observe_command(
     arguments: tuple[str, ...],
     setup: tuple[str, ...],
     servers: tuple[str, ...],
+    at: tuple[str, ...],
     every: str,
     duration: str | None,
     pcap: tuple[str, ...],
@@ -65,6 +68,7 @@ def observe_command(
         "arguments": arguments,
         "setup": setup,
         "servers": servers,
+        "at": at,
         "commands": [shlex.join(each) for each in split(words)] if words else [],
         "duration": duration,
     }

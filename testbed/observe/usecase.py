@@ -31,6 +31,7 @@ class ObserveParameters(Parameters):
     setup: tuple[str, ...] = parameter((), help="NODE PROGRAM..., one after the other, first")
     servers: tuple[str, ...] = parameter((), help="NODE PROGRAM..., ready before the commands")
     commands: tuple[str, ...] = parameter((), help="NODE PROGRAM..., all at once")
+    at: tuple[str, ...] = parameter((), help="TIME CHANGE..., of the network meanwhile")
     duration: float | None = parameter(
         None, unit="s", help="commands are ended after this", minimum=0.1, maximum=_DAY_S
     )
@@ -54,13 +55,15 @@ class Observe(UseCase[ObserveParameters]):
 
     def topology(self, params: ObserveParameters) -> Any:
         """The topology of the file; raises `UserError` also for commands it has no node for."""
-        from testbed.network import load
+        from testbed.network import load, schedule
 
         if not params.file:
             raise UserError("no file with a topology is given", remedy="see `testbed observe -h`")
         path = Path(params.file)
         factory = load.load(path, params.topology)
         topo = load.build(factory, path, load.arguments(params.arguments))
+        for line in params.at:
+            schedule.step(line)
         _commands((*params.setup, *params.servers), topo.nodes())
         if not _commands(params.commands, topo.nodes()):
             raise UserError("no command is given", remedy="write it after --: -- h1 ping -c 3 h2")
@@ -68,13 +71,17 @@ class Observe(UseCase[ObserveParameters]):
 
     async def run(self, net: Any, params: ObserveParameters, record: Recorder) -> None:
         """Set-up, servers, then commands; raises `NodeProcessError` when one of them fails."""
+        from testbed.network import schedule
+
         nodes = list(net)
+        changes = schedule.parse(params.at, net, folder=Path(params.file).parent)
         for number, command in enumerate(_commands(params.setup, nodes), 1):
             await _run(Program(command, net, record, _log_name("setup", number, command)), record)
         for number, command in enumerate(_commands(params.servers, nodes), 1):
             record.progress(0, f"waiting for {command}")
             await serve(command, net, record, _log_name("server", number, command))
         record.start_clock()
+        changes.follow(record)
         programs = [
             Program(command, net, record, _log_name("command", number, command))
             for number, command in enumerate(_commands(params.commands, nodes), 1)
