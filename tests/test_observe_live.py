@@ -183,8 +183,11 @@ def test_subflows_on_two_paths_add_up_to_what_was_sent(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-def test_the_backlog_of_a_shaped_link_is_seen_and_never_above_its_limit(tmp_path: Path) -> None:
-    with pair(bw=10, queue="30p") as net:
+@pytest.mark.parametrize("link", [{}, {"delay": "5ms", "seed": 1}], ids=["kernel", "fabric"])
+def test_the_backlog_of_a_shaped_link_is_seen_and_never_above_its_limit(
+    tmp_path: Path, link: dict[str, Any]
+) -> None:
+    with pair(bw=10, queue="30p", **link) as net:
         records = observed(tmp_path, net, lambda _record: transfer(net, 1_000_000))
     backlog = records.series("queue.backlog_packets")["h1-eth0 > h2-eth0"]
     assert 5 < max(backlog) <= 30

@@ -199,6 +199,14 @@ class Engine(ABC):
         """
         return {}
 
+    def waiting(self) -> dict[tuple[str, int], tuple[int, int, int]]:
+        """Queues that the engine keeps itself, out of the kernel's sight.
+
+        By the wire's name and the direction (0: what leaves port a): what waits in packets and
+        in bytes, and how many packets were dropped so far.
+        """
+        return {}
+
     def check(self) -> None:  # noqa: B027 (an engine that is the kernel itself cannot die)
         """Raise `EngineError` if the engine has died."""
 

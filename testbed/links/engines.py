@@ -223,6 +223,13 @@ class Engines:
         with self._lock:
             return [report for engine in self._engines for report in engine.reports()]
 
+    def waiting(self) -> dict[tuple[str, int], tuple[int, int, int]]:
+        """What waits in queues that engines keep themselves (`Engine.waiting`)."""
+        found: dict[tuple[str, int], tuple[int, int, int]] = {}
+        for engine in self._engines.values():
+            found.update(engine.waiting())
+        return found
+
     def queues(self) -> list[tuple[NetworkNamespace, dict[int, tuple[str, int]]]]:
         """Namespaces in which the kernel queues for wires, each with its `Engine.queues`."""
         found = ((engine.namespace, engine.queues()) for engine in self._engines.values())

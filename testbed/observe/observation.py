@@ -23,6 +23,7 @@ import testbed
 from testbed.errors import EngineError, ExperimentError, KernelError
 from testbed.kernel.namespaces import sysctl
 from testbed.observe.capture import Capture
+from testbed.observe.engine_queues import EngineQueues
 from testbed.observe.place import Place, interface_source
 from testbed.observe.settings import Settings, check_interfaces
 from testbed.run.recorder import Recorder
@@ -55,6 +56,9 @@ class Observation:
         self._facts: dict[str, Any] = {}
         self._cpu_s = 0.0  # spent on what it sends, in this process
         self._stopping = False
+        self._engine_queues = EngineQueues(
+            getattr(net, "engines", None), direction_names(net), record, interval_s
+        )
         self._process = self._spawn(places_of(net))
 
     @classmethod
@@ -75,6 +79,7 @@ class Observation:
         asyncio.get_running_loop().add_reader(observation._pipe.fileno(), observation._take)
         record.event("observation", **observation._about())
         await observation._wait(observation._ready, _READY_S, "become ready")
+        observation._engine_queues.start()
         return observation
 
     def _spawn(self, places: list[Place]) -> subprocess.Popen[bytes]:
@@ -153,6 +158,7 @@ class Observation:
         """A last sample, the results, and what it cost."""
         self._stopping = True
         try:
+            await self._engine_queues.stop()
             if self._process.poll() is None:
                 self._pipe.send("stop")
                 await self._wait(self._done, _STOP_S, "stop")
@@ -180,7 +186,7 @@ class Observation:
 
     def _cost(self, facts: dict[str, Any]) -> None:
         result, cost = self._record.result, facts["cost"]
-        cpu_s = facts["cpu_s"] + self._cpu_s
+        cpu_s = facts["cpu_s"] + self._cpu_s + self._engine_queues.cpu_s
         result("observation.processor_share", cpu_s / facts["seconds"], "1", SOURCE)
         result("observation.sample_time", facts["cpu_s"] / facts["samples"], "s", SOURCE)
         for kind in ("interfaces", "qdiscs", "sockets"):
@@ -235,15 +241,21 @@ def places_of(net: Any) -> list[Place]:
     return [*nodes.values(), *_engine_places(net)]
 
 
+def direction_names(net: Any) -> dict[tuple[str, int], str]:
+    """What the directions of impaired links are called, by wire and direction."""
+    return {
+        (link.wire.name, side): f"{interface_name(a)} > {interface_name(b)}"
+        for link in getattr(net, "links", ())
+        if getattr(link, "wire", None) is not None
+        for side, (a, b, _rate) in enumerate(_directions(link))
+    }
+
+
 def _engine_places(net: Any) -> list[Place]:
     engines = getattr(net, "engines", None)
     if engines is None:
         return []
-    names = {}
-    for link in getattr(net, "links", ()):
-        if getattr(link, "wire", None) is not None:
-            for side, (a, b, _rate) in enumerate(_directions(link)):
-                names[link.wire.name, side] = f"{interface_name(a)} > {interface_name(b)}"
+    names = direction_names(net)
     return [
         Place(fd=namespace.fd, queues={index: names[key] for index, key in queues.items()})
         for namespace, queues in engines.queues()

@@ -160,6 +160,11 @@ class FabricEngine(Engine):
         self._ask("detach", name=wire.name)
         del self._wires[wire.name]
 
+    def waiting(self) -> dict[tuple[str, int], tuple[int, int, int]]:
+        """What waits in the worker's queues now."""
+        return {(name, side): (packets, size, drops)
+                for name, side, packets, size, drops in self._ask("queues")}  # fmt: skip
+
     def losses(self, wire: Wire) -> tuple[list[int], list[int]]:
         """The numbers (from 1) of the first 10000 packets that each direction lost."""
         there, back = self._ask("losses", name=wire.name)

@@ -224,6 +224,11 @@ class Pipe:
         return self._queue.drops
 
     @property
+    def queue(self) -> tuple[int, int, int]:
+        """What waits in packets and in bytes, and how many packets the queue has dropped."""
+        return len(self._queue), self._queue.bytes, self._queue.drops
+
+    @property
     def queued_bytes(self) -> int:
         """Bytes that wait."""
         return self._queue.bytes

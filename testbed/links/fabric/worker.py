@@ -256,6 +256,14 @@ class Worker:
             facts["outside_drops"] += missed
         return facts
 
+    def do_queues(self) -> list[tuple[Any, ...]]:
+        """Wire, direction, what waits in packets and bytes, and drops, of every queue."""
+        return [
+            (name, side, *lane.pipe.queue)
+            for name, lanes in self._wires.items()
+            for side, lane in enumerate(lanes)
+        ]
+
     def do_losses(self, name: str) -> list[list[int]]:
         """The numbers of the first packets that each direction's loss model took."""
         return [lane.pipe.loss.log for lane in self._wires[name]]
