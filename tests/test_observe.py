@@ -28,6 +28,7 @@ from testbed.observe.worker import Schedule
 
 def tcp(data: bytes) -> tuple[sockets.Identity, dict[str, float | None]]:
     place = sockets.info_place(data, 0, len(data))
+    assert place is not None
     values = sockets.tcp_values(data, *place, len(data))
     names = [metric.name for metric in sockets.METRICS]
     return sockets.identity(data, 0, len(data)), dict(zip(names, values, strict=True))
@@ -58,6 +59,7 @@ def test_ipv6_sockets_as_ss_told_them() -> None:
 
 def test_an_mptcp_connection_as_ss_told_it() -> None:
     place = sockets.info_place(wire.MPTCP, 0, len(wire.MPTCP))
+    assert place is not None
     token, values = sockets.mptcp_values(wire.MPTCP, *place)
     found = dict(zip((metric.name for metric in sockets.MPTCP_METRICS), values, strict=True))
     assert token == 0xC11ECE6C
@@ -83,7 +85,9 @@ def test_interfaces_and_queues_as_ip_and_tc_told_them() -> None:
 
 
 def test_an_older_kernels_shorter_tcp_info() -> None:
-    start, _end = sockets.info_place(wire.SUBFLOW, 0, len(wire.SUBFLOW))
+    place = sockets.info_place(wire.SUBFLOW, 0, len(wire.SUBFLOW))
+    assert place is not None
+    start = place[0]
     short = sockets.tcp_values(wire.SUBFLOW, start, start + 160, start + 160)
     whole = tcp(wire.SUBFLOW)[1]
     names = [metric.name for metric in sockets.METRICS]

@@ -209,6 +209,27 @@ def test_a_nodes_own_queueing_discipline_is_found_while_it_runs(tmp_path: Path) 
 
 
 @pytest.mark.live
+def test_what_is_left_of_a_socket_closed_before_its_peer_is_passed_by(tmp_path: Path) -> None:
+    from testbed.observe.place import Place
+    from testbed.observe.sampler import Sampler
+
+    with pair() as net:
+        sampler = Sampler([Place(fd=net["h1"].netns.fd, name="h1")])
+        sampler.sample()
+        sender, receiver = connection(net)
+        with receiver:
+            sender.sendall(bytes(1000))
+            assert len(receiver.recv(1000, socket.MSG_WAITALL)) == 1000
+            sender.close()
+            while not tools(net, "ss -tnH state fin-wait-2").strip():
+                pass
+            sampler.sample()
+            sampler.sample()
+    totals = sampler.end()["connections"]
+    assert totals["h1 > 10.0.0.2:5000"]["tcp.bytes_acked"] >= 1000
+
+
+@pytest.mark.live
 def test_values_agree_with_iproute2(tmp_path: Path) -> None:
     from testbed.observe.place import Place
     from testbed.observe.sampler import Sampler

@@ -72,14 +72,15 @@ class Connections:
     # -- TCP, and the subflows of MPTCP ----------------------------------------------------------
 
     def _take(self, buffer: bytearray, start: int, end: int) -> None:
-        self._count += 1
         known = self._known.get(sockets.cookie(buffer, start))
-        if known is None:
-            known = self._meet(buffer, start, end)
-        self._subflows = self._subflows or known.identity.token != 0
-        if known.length != end - start:
+        if known is None or known.length != end - start:
             place = sockets.info_place(buffer, start, end)
+            if place is None:
+                return
+            known = known or self._meet(buffer, start, end)
             known.at, known.to, known.length = place[0] - start, place[1] - start, end - start
+        self._count += 1
+        self._subflows = self._subflows or known.identity.token != 0
         at = start + known.at
         early, late = buffer[at + 24 : at + 44], buffer[at + 60 : at + 168]
         if early == known.early and late == known.late and known.state == buffer[start + 1]:
@@ -163,6 +164,8 @@ class Connections:
 
     def _take_multipath(self, buffer: bytearray, start: int, end: int) -> None:
         place = sockets.info_place(buffer, start, end)
+        if place is None:
+            return
         token, values = sockets.mptcp_values(buffer, *place)
         key = sockets.cookie(buffer, start)
         if key not in self._multipath:

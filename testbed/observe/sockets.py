@@ -144,11 +144,12 @@ def _token(buffer: bytearray | bytes, start: int, end: int) -> int:
     return int.from_bytes(buffer[slice(*place)], sys.byteorder) if place else 0
 
 
-def info_place(buffer: bytearray | bytes, start: int, end: int) -> tuple[int, int]:
-    """Where tcp_info (or mptcp_info) begins and ends in an answer."""
-    place = find(buffer, start + BODY, end, _INFO)
-    assert place is not None  # connected sockets have one
-    return place
+def info_place(buffer: bytearray | bytes, start: int, end: int) -> tuple[int, int] | None:
+    """Where tcp_info (or mptcp_info) begins and ends in an answer.
+
+    None for what is left of a socket that was closed in FIN_WAIT2: it has no counters any more.
+    """
+    return find(buffer, start + BODY, end, _INFO)
 
 
 def last_info_place(buffer: bytearray | bytes, start: int, end: int) -> tuple[int, int] | None:
