@@ -226,13 +226,14 @@ class Engines:
     def waiting(self) -> dict[tuple[str, int], tuple[int, int, int]]:
         """What waits in queues that engines keep themselves (`Engine.waiting`)."""
         found: dict[tuple[str, int], tuple[int, int, int]] = {}
-        for engine in self._engines.values():
-            found.update(engine.waiting())
+        with self._lock:
+            for engine in self._engines:
+                found.update(engine.waiting())
         return found
 
     def queues(self) -> list[tuple[NetworkNamespace, dict[int, tuple[str, int]]]]:
         """Namespaces in which the kernel queues for wires, each with its `Engine.queues`."""
-        found = ((engine.namespace, engine.queues()) for engine in self._engines.values())
+        found = ((engine.namespace, engine.queues()) for engine in self._engines)
         return [(namespace, queues) for namespace, queues in found if queues]
 
     def check(self) -> None:

@@ -226,7 +226,7 @@ class Pipe:
     @property
     def queue(self) -> tuple[int, int, int]:
         """What waits in packets and in bytes, and how many packets the queue has dropped."""
-        return len(self._queue), self._queue.bytes, self._queue.drops
+        return len(self._queue.waiting), self._queue.bytes, self._queue.drops
 
     @property
     def queued_bytes(self) -> int:
