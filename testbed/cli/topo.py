@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from testbed.errors import ParameterError
 from testbed.sandbox import ensure
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import threading
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from testbed.kernel import NetworkNamespace, RtNetlink, setns, unshare
+from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink, setns, unshare
 from testbed.kernel.namespaces import CLONE_NEWNET, in_new_thread, open_current
 from testbed.network.pipeline import PIPELINE
 
