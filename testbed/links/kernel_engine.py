@@ -270,8 +270,8 @@ class KernelEngine(Engine):
         """The shapers' interfaces."""
         return {
             path.shaper: (name, side)
-            for name, (_wire, paths) in self._wires.items()
-            for side, path in enumerate(paths)
+            for name, carried in self._wires.items()
+            for side, path in enumerate(carried.paths)
         }
 
     def reports(self) -> list[DirectionReport]:
