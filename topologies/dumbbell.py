@@ -10,6 +10,7 @@ from __future__ import annotations
 from mininet.topo import Topo
 
 from testbed.network import Host, Router
+from testbed.network.expect import AllReachable, Expectation, Path
 from topologies._links import at_least, options
 
 
@@ -41,6 +42,14 @@ class Dumbbell(Topo):
             access = options(access_bw, _of_pair(access_delay, number))
             self.addLink(self.addHost(f"left{number}", cls=Host), west, **access)
             self.addLink(self.addHost(f"right{number}", cls=Host), east, **options(access_bw))
+
+    def expect(self) -> list[Expectation]:
+        """Everybody reaches everybody; flows meet at the bottleneck and nowhere else."""
+        return [
+            AllReachable(),
+            Path("left1", "right1", via=["west", "east"]),
+            Path("right1", "left1", via=["east", "west"]),
+        ]
 
 
 def _of_pair(delay: str | float | list[str | float] | None, number: int) -> str | float | None:

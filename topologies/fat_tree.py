@@ -22,6 +22,7 @@ from mininet.topo import Topo
 
 from testbed.errors import TopologyError
 from testbed.network import Host, Router
+from testbed.network.expect import AllReachable, Expectation, Path
 from topologies._links import options
 
 
@@ -35,7 +36,7 @@ class FatTree(Topo):
         if not isinstance(k, int) or k < 2 or k % 2:
             raise TopologyError(f"k={k!r}", remedy="a fat tree takes an even integer, 2 or more")
         self._link = options(bw, delay)
-        half = k // 2
+        half = self._half = k // 2
         cores = [self.addNode(f"c{n + 1}", cls=Router) for n in range(half * half)]
         for pod in range(k):
             self._pod(pod, half, cores)
@@ -52,6 +53,13 @@ class FatTree(Topo):
             for host in range(half):
                 name = self.addHost(f"p{pod}e{number}h{host}", cls=Host)
                 self.addLink(name, edge, **self._link)
+
+    def expect(self) -> list[Expectation]:
+        """One router between hosts of an edge, three within a pod, five from pod to pod."""
+        ends = [("p0e0h0", "p1e0h0", 5)]
+        if self._half > 1:
+            ends += [("p0e0h0", "p0e0h1", 1), ("p0e0h0", "p0e1h0", 3)]
+        return [AllReachable(), *(Path(one, other, hops=hops) for one, other, hops in ends)]
 
 
 topos = {"fat_tree": FatTree}

@@ -24,6 +24,7 @@ from typing import Any
 from mininet.topo import Topo
 
 from testbed.network import Host, Router
+from testbed.network.expect import AllReachable, Expectation, Path
 from topologies._links import at_least, options
 
 
@@ -87,6 +88,16 @@ class Mobile(Topo):
         if up is not None and up != down:
             common["params1"] = {"bw": up}
         self.addLink(phone, access, intfName1=names[0], intfName2=names[1], **common)
+
+    def expect(self) -> list[Expectation]:
+        """What leaves by a radio's address leaves by that radio, and comes back by it."""
+        return [
+            AllReachable(),
+            Path("phone:wifi", "server1", via=["ap", "isp1", "core"]),
+            Path("phone:lte", "server1", via=["enodeb", "isp2", "core"]),
+            Path("server1", "phone:wifi", via=["core", "isp1", "ap"]),
+            Path("server1", "phone:lte", via=["core", "isp2", "enodeb"]),
+        ]
 
 
 topos = {"mobile": Mobile}

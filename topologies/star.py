@@ -15,6 +15,7 @@ from __future__ import annotations
 from mininet.topo import Topo
 
 from testbed.network import Bridge, Host
+from testbed.network.expect import AllReachable, Expectation
 from topologies._links import at_least, options
 
 _PORTS = 1023
@@ -50,6 +51,10 @@ class Star(Topo):
         for bridge in around:
             self.addLink(bridge, centre)
         return around
+
+    def expect(self) -> list[Expectation]:
+        """What must hold."""
+        return [AllReachable()]
 
 
 topos = {"star": Star}

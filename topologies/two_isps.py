@@ -16,6 +16,7 @@ from __future__ import annotations
 from mininet.topo import Topo
 
 from testbed.network import Host, Router
+from testbed.network.expect import AllReachable, Expectation, Path
 from topologies._links import options
 
 
@@ -48,6 +49,16 @@ class TwoIsps(Topo):
         self.addLink("a2", site, intfName2="eth0")
         self.addLink("b2", site, intfName2="eth1")
         self.addLink("a2", "b2", **options(exchange_bw, exchange_delay))
+
+    def expect(self) -> list[Expectation]:
+        """What leaves by a provider's address leaves through that provider."""
+        return [
+            AllReachable(),
+            Path("client:isp_a", "site:eth0", via=["a1", "a2"]),
+            Path("client:isp_b", "site:eth1", via=["b1", "b2"]),
+            Path("client:isp_a", "site:eth1", via=["a1", "a2", "b2"]),
+            Path("client:isp_b", "site:eth0", via=["b1", "b2", "a2"]),
+        ]
 
 
 topos = {"two_isps": TwoIsps}

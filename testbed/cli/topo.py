@@ -82,7 +82,7 @@ def topo(
         draw(built, picture, title=f"{file.name}")
     with Network(built, engine=engine) as net:
         changes = schedule.gather(net, lines, timeline)
-        found = _examine(net) if check else {}
+        found = _examine(net, built) if check else {}
         if as_json:
             click.echo(json.dumps(found, indent=1))
         else:
@@ -108,11 +108,16 @@ def _open_cli(net: Network) -> None:
     CLI(net)
 
 
-def _examine(net: Network) -> dict[str, Any]:
-    """Who reaches whom, and each impaired link's delay against its specification."""
+def _examine(net: Network, built: Topo) -> dict[str, Any]:
+    """Who reaches whom, each impaired link's delay, and what the topology states of itself.
+
+    Where it states something, that says who must reach whom.
+    """
     from testbed.network.check import reachability
+    from testbed.network.expect import check, stated
     from testbed.run.probe import probe
 
+    expectations = stated(built)
     reached = reachability(net)
     delays = probe(net.links)
     links = [
@@ -133,8 +138,13 @@ def _examine(net: Network) -> dict[str, Any]:
         )
         if (delay := delays.get((link.wire.name, direction)))
     ]
+    outcomes = check(net, expectations)
+    reachable = all(answer.ok for answer in reached) or bool(expectations)
     return {
-        "ok": all(answer.ok for answer in reached) and all(link["ok"] for link in links),
+        "ok": reachable
+        and all(link["ok"] for link in links)
+        and not any(outcome.fails for outcome in outcomes),
+        "expectations": [outcome.as_dict() for outcome in outcomes],
         "unreachable": [[r.source, r.target, r.address] for r in reached if not r.ok],
         "pings": len(reached),
         "links": links,
@@ -167,9 +177,10 @@ def _count(number: int, kind: str) -> str:
 
 def _show_checks(console: Any, found: dict[str, Any]) -> None:
     lost = found["unreachable"]
-    mark = "[red]FAILED[/]" if lost else "[green]ok[/]"
+    bad = "[yellow]partly[/]" if found["expectations"] else "[red]FAILED[/]"
+    mark = bad if lost else "[green]ok[/]"
     console.print(f"{mark}  reachability: {found['pings'] - len(lost)} of {found['pings']} pings")
-    for source, target, address in lost:
+    for source, target, address in lost if not found["expectations"] else ():
         console.print(f"        {source} does not reach {target} ({address})")
     for link in found["links"]:
         mark = "[green]ok[/]" if link["ok"] else "[red]FAILED[/]"
@@ -177,6 +188,27 @@ def _show_checks(console: Any, found: dict[str, Any]) -> None:
             f"{mark}  {link['link']}, {link['from']} to {link['to']}: "
             f"{link['measured_ms']} ms, configured {link['delay_ms']} ms"
         )
+    if found["expectations"]:
+        _show_expectations(console, found["expectations"])
+
+
+def _show_expectations(console: Any, outcomes: list[dict[str, str]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from testbed.cli._terminal import STYLES
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("what the topology states", ratio=3)
+    table.add_column("measured", ratio=2)
+    for each in outcomes:
+        table.add_row(
+            f"[{STYLES[each['outcome']]}]{each['outcome']}[/]",
+            f"{escape(each['statement'])} [dim]{escape(each['source'])}[/]",
+            escape(each["measured"] or each["why"]),
+        )
+    console.print(table)
 
 
 commands = [topo]

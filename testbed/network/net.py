@@ -52,6 +52,7 @@ from testbed.network.sketch import Settings, of_network
 from testbed.network.switch import Bridge, Switch
 from testbed.network.validate import refuse_bad, refuse_bad_sketch
 from testbed.network.validate_calls import check_link, check_node
+from testbed.network.waiting import WaitingNetwork
 from testbed.network.where import at, caller, watch
 from testbed.sandbox import inside
 
@@ -60,7 +61,7 @@ watch()
 _groups = itertools.count(0x6D6E)
 
 
-class Network(LiveNetwork, Operations):
+class Network(LiveNetwork, WaitingNetwork, Operations):
     """A network of real kernel stacks.
 
     Parameters are Mininet's, with our classes as defaults and no controller, and:
@@ -247,13 +248,18 @@ class Network(LiveNetwork, Operations):
         return self._openvswitch
 
     def start(self) -> None:
-        """Start controllers and switches; the network is then usable."""
+        """Start controllers and switches; the network then carries packets.
+
+        It waits for links, for IPv6 addresses and for spanning trees (30 s with the kernel's
+        timers; see `Bridge`).  Raises `NotReady` where one does not come up.
+        """
         HOSTS_FILE.write_text("127.0.0.1 localhost\n::1 localhost\n" + "".join(self._names()))
         super().start()
         if not self._link_local and self._wants_link_local is None:
             answer_arp(self.links)
         if may_overflow_neighbours(self.segments()):
             self._neighbours = NeighbourKeeper(host.netns for host in self.hosts)
+        self.settle()
         for host in self.hosts:
             host.start_programs()
 

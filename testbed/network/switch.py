@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import struct
+from pathlib import Path
 from typing import Any
 
 from mininet.node import IVSSwitch as MininetIVSSwitch
@@ -16,7 +18,10 @@ from testbed.network.cuts import Cut
 from testbed.network.failure import FROZEN, KILLED
 from testbed.network.node import Node
 
-_IFLA_BR_STP_STATE, _IFLA_BR_PRIORITY, _IFLA_BR_MCAST_SNOOPING = 5, 6, 23
+_IFLA_BR_FORWARD_DELAY, _IFLA_BR_STP_STATE, _IFLA_BR_PRIORITY = 1, 5, 6
+_IFLA_BR_MCAST_SNOOPING = 23
+_SETTLED = ("3", "4")  # a port that forwards, or is blocked (BR_STATE_*)
+_USER_HZ = os.sysconf("SC_CLK_TCK")
 _indexes = itertools.count(1_000_000)
 
 
@@ -74,7 +79,10 @@ class Switch(Node, MininetSwitch):
 
 
 class Bridge(Switch, MininetLinuxBridge):
-    """A Linux bridge, optionally with spanning tree (`stp=True`, `prio=`).
+    """A Linux bridge, optionally with spanning tree (`stp=True`, `prio=`, `forward_delay=`).
+
+    `forward_delay` (2 to 30 s, the kernel's default is 15) is how long a port listens, and then
+    learns, before it forwards: a network with spanning tree takes twice that to come up.
 
     It exists from construction on, so that links join it in the message that makes them, also
     while the network runs.
@@ -83,8 +91,9 @@ class Bridge(Switch, MininetLinuxBridge):
     bridge_index = 0
     forwards = True
 
-    def __init__(self, name: str, **params: Any) -> None:
+    def __init__(self, name: str, *, forward_delay: float | None = None, **params: Any) -> None:
         super().__init__(name, **params)
+        self.forward_delay_s = forward_delay
         self.bridge_index = next(_indexes)
         self.netlink.request(
             rtnetlink.new_link(
@@ -96,7 +105,11 @@ class Bridge(Switch, MininetLinuxBridge):
         if not self.stp:
             return _snooping(False)
         priority = struct.pack("=HHHxx", 6, _IFLA_BR_PRIORITY, self.prio)
-        return _snooping(False) + rtnetlink.attribute(_IFLA_BR_STP_STATE, 1) + priority
+        data = _snooping(False) + rtnetlink.attribute(_IFLA_BR_STP_STATE, 1) + priority
+        if self.forward_delay_s is not None:
+            ticks = int(self.forward_delay_s * _USER_HZ)
+            data = rtnetlink.attribute(_IFLA_BR_FORWARD_DELAY, ticks) + data
+        return data
 
     @classmethod
     def setup(cls) -> None:
@@ -129,8 +142,8 @@ class Bridge(Switch, MininetLinuxBridge):
         """Forwarding yet?  (With spanning tree, no port may still be listening or learning.)"""
         if not self.stp:
             return True
-        states = self.cmd(f"cat /sys/class/net/{self.name}/brif/*/state").split()
-        return all(state in ("3", "4") for state in states)  # forwarding, blocking
+        states = Path(f"/sys/class/net/{self.name}/brif").glob("*/state")
+        return all(state.read_text().strip() in _SETTLED for state in states)
 
     def stop(self, deleteIntfs: bool = True) -> None:
         """Remove the bridge and, with `deleteIntfs`, its ports."""

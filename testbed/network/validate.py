@@ -20,6 +20,7 @@ from mininet.topo import Topo
 from testbed.errors import TestbedError, UserError
 from testbed.links import LinkSpec
 from testbed.network import rules
+from testbed.network.expectation import stated
 from testbed.network.findings import Problem, found_by, in_order, refusal
 from testbed.network.link import take_specs
 from testbed.network.sets import Sets
@@ -72,7 +73,9 @@ def problems(sketch: Sketch, choose: Choose | None = None) -> Iterator[Problem]:
 
 def expectation_problems(topo: Topo, sketch: Sketch) -> Iterator[Problem]:
     """What is wrong with what the topology states of itself."""
-    return iter(())
+    for each in stated(topo):
+        for mistake in each.mistakes(sketch):
+            yield Problem(f"expectation ({each}): {mistake}", "name what is there", each.place)
 
 
 # -- nodes and names -----------------------------------------------------------------------------

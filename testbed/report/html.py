@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from testbed.run.bundle import COMPLETE, Bundle
-from testbed.run.usecase import FAILS, HOLDS
+from testbed.verdict import FAILS, HOLDS
 
 if TYPE_CHECKING:
     from testbed.report.publish import Judged, Published

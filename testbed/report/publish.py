@@ -11,10 +11,12 @@ from typing import Any
 from testbed.errors import ExperimentError
 from testbed.observe.figures import observed_figures
 from testbed.observe.series import cost_in_words
+from testbed.report import expectations
 from testbed.report.figures import Drawn, draw
 from testbed.report.results import Results
 from testbed.run.bundle import Bundle, write_file
-from testbed.run.usecase import Claim, MissingData, UseCase, Verdict
+from testbed.run.usecase import Claim, MissingData, UseCase
+from testbed.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ def judge(results: Results) -> tuple[Judged, ...]:
 
 
 def _claims(results: Results) -> Sequence[Claim]:
-    return results.use_case.claims
+    return (*results.use_case.claims, *expectations.claims(results))
 
 
 def _verdict(claim: Claim, results: Results) -> Verdict:

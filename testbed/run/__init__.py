@@ -8,7 +8,8 @@ what the records show is `testbed.report`'s business.
 from testbed.run.parameters import Parameters, parameter
 from testbed.run.process import NodeProcess
 from testbed.run.recorder import DiskFullError, Recorder
-from testbed.run.usecase import Claim, Figure, MissingData, Trial, UseCase, Verdict
+from testbed.run.usecase import Claim, Figure, MissingData, Trial, UseCase
+from testbed.verdict import Verdict
 
 __all__ = [
     "Claim",

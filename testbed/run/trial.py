@@ -66,26 +66,40 @@ class Conductor:
         self._progress("bringing the network up")
         if self._observe.interval_s is not None:
             prepare()
-        network = self.use_case.network(
-            self.params, self.use_case.topology(self.params), self.trial
-        )
+        topo = self.use_case.topology(self.params)
+        network = self.use_case.network(self.params, topo, self.trial)
         try:
             with network as net:
-                self._within(net)
+                self._within(net, topo)
         except BaseException as error:
             # what failed while taking the network down comes second
             raise self._first or error from None
 
-    def _within(self, net: Any) -> None:
+    def _within(self, net: Any, topo: Any) -> None:
         try:
             self._progress("probing the links")
             delays = probe(getattr(net, "links", ()))
-            asyncio.run(self._drive(net, delays))
+            outcomes = self._check(net, topo)
+            asyncio.run(self._drive(net, delays, outcomes))
         except BaseException as error:
             self._first = error
             raise
 
-    async def _drive(self, net: Any, delays: dict[tuple[str, str], Delay]) -> None:
+    def _check(self, net: Any, topo: Any) -> list[dict[str, Any]]:
+        """Check what the topology states; what does not hold is recorded, and is no error."""
+        if not getattr(topo, "expect", None):
+            return []
+        from testbed.network.expect import check, stated
+
+        self._progress("checking what the topology states")
+        return [outcome.as_dict() for outcome in check(net, stated(topo))]
+
+    async def _drive(
+        self,
+        net: Any,
+        delays: dict[tuple[str, str], Delay],
+        outcomes: list[dict[str, Any]],
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -93,6 +107,8 @@ class Conductor:
         watch = asyncio.ensure_future(self._watch(net, cpu))
         self._progress("")
         self.record.epoch = started
+        for outcome in outcomes:
+            self.record.event("expectation", time_s=0.0, **outcome)
         if hasattr(net, "observers"):
             net.observers.append(self.record.event)
         try:

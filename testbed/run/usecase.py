@@ -18,10 +18,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from testbed.errors import ExperimentError
 from testbed.run import parameters
+from testbed.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
     from testbed.run.recorder import Recorder
 
 P = TypeVar("P", bound=parameters.Parameters)
-
-HOLDS: Final = "holds"
-FAILS: Final = "does not hold"
-NOT_MEASURABLE: Final = "not measurable here"
 
 
 class MissingData(ExperimentError):
@@ -57,38 +54,6 @@ class Trial:
     def label(self) -> str:
         """The name of this trial's files: VARIANT-REPEAT."""
         return f"{self.variant}-{self.repeat}"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The outcome of a claim: what was measured, or why it could not be."""
-
-    outcome: Literal["holds", "does not hold", "not measurable here"]
-    measured: str = ""
-    why: str = ""
-
-    @classmethod
-    def holds(cls, measured: object) -> Verdict:
-        """The claim holds; `measured` says by which figure ("0 bytes in 20 trials")."""
-        return cls(HOLDS, str(measured))
-
-    @classmethod
-    def fails(cls, measured: object) -> Verdict:
-        """The claim does not hold; `measured` says what was seen instead."""
-        return cls(FAILS, str(measured))
-
-    @classmethod
-    def not_measurable(cls, why: str) -> Verdict:
-        """The claim cannot be judged on this machine or from these records."""
-        return cls(NOT_MEASURABLE, why=why)
-
-    @classmethod
-    def of(cls, truth: bool, measured: object) -> Verdict:
-        """`holds` where `truth`, else `fails`."""
-        return cls.holds(measured) if truth else cls.fails(measured)
-
-    def __str__(self) -> str:
-        return f"{self.outcome}: {self.why}" if self.why else self.outcome
 
 
 @dataclass(frozen=True)
