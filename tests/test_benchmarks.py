@@ -44,6 +44,11 @@ def test_a_page_without_the_block_gets_it_at_its_end() -> None:
     assert page.endswith("## soak\n\n<!-- bench:soak -->\nnew\n<!-- end -->\n")
 
 
+def test_the_page_has_a_block_for_each_benchmark() -> None:
+    page = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+    assert sorted(_blocks.blocks(page.read_text())) == bench.names()
+
+
 @pytest.mark.parametrize(
     ("page", "complaint"),
     [
