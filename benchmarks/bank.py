@@ -84,10 +84,12 @@ class Bank:
     def _forward(self) -> None:
         with self._between:
             bring_up(self.near + self.far)
-            self._forwarder = subprocess.Popen([sys.executable, "-m", "benchmarks.forwarder"])
-        self._stack.callback(self._forwarder.wait)
+            command = [sys.executable, "-m", "benchmarks.forwarder"]
+            self._forwarder = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self._stack.enter_context(self._forwarder)
         self._stack.callback(self._forwarder.kill)
-        time.sleep(0.3)  # it has no way to say that it listens
+        assert self._forwarder.stdout is not None
+        self._forwarder.stdout.readline()  # it listens
 
     # -- load ------------------------------------------------------------------------------------
 
