@@ -3,13 +3,16 @@
 # The command line is then at .venv/bin/testbed.
 
 BIN := .venv/bin
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup vm demo test lint bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile
 
 setup:
 	@./setup.sh
+
+vm:
+	@./setup.sh vm
 
 demo: setup
 	$(BIN)/testbed run trusted_pooling --quick

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Sets a machine up for LiquidNet: the Debian packages it calls, and a virtual environment in
 # .venv with pinned Python packages.  Run again it only looks whether anything is missing.
+# `setup.sh vm` also gets what another kernel in a virtual machine takes (testbed/vm.py).
 set -eu
 cd "$(dirname "$0")"
 
@@ -8,6 +9,8 @@ PACKAGES="iproute2 iputils-ping nftables tcpdump tshark iperf3 mptcpize openvswi
 openvswitch-testcontroller slirp4netns
 mininet bridge-utils net-tools"
 PROGRAMS="ip ping nft tcpdump tshark iperf3 mptcpize ovs-vswitchd"
+WANTED=${1:-}
+[ "$WANTED" != vm ] || PACKAGES="$PACKAGES qemu-system-x86 busybox-static kmod"
 PYTHON=${PYTHON:-python3}
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
@@ -75,6 +78,15 @@ make_environment() {
     echo "$stamp" >.venv/stamp
 }
 
+# virtme-ng and a kernel of Debian's, into ~/.cache/liquidnet; neither is installed.
+fetch_machine() {
+    [ -n "$(.venv/bin/python -c 'from testbed import vm; print(vm.missing())')" ] || return 0
+    say "fetching a kernel for a virtual machine"
+    as_root apt-get update -q >/dev/null || fail "apt-get update failed"
+    .venv/bin/python -c 'from testbed import vm; vm.fetch()' || fail "see above"
+}
+
 if command -v apt-get >/dev/null; then install_packages; else check_programs; fi
 make_environment
+[ "$WANTED" != vm ] || fetch_machine
 say "ready: .venv/bin/testbed"
