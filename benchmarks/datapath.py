@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -131,12 +132,19 @@ def _measure(
     while "listening" not in (line := listener.stdout.readline()):
         if not line:
             raise ExperimentError("iperf3 did not begin to listen")
-    client = popen(0, ["iperf3", "-J", "-C", "cubic", "-t", str(seconds), "-c", address])
+    command = ["iperf3", "-J", "-C", "cubic", *_apart(), "-t", str(seconds), "-c", address]
+    client = popen(0, command)
     report = json.loads(client.communicate()[0])
     listener.communicate()
     if "error" in report:
         raise ExperimentError(f"iperf3: {report['error']}")
     return Figures(report["end"]["sum_received"]["bits_per_second"] / 1e6, median(trips))
+
+
+def _apart() -> list[str]:
+    """Client and server on a processor each: left to the scheduler, rates differ twofold."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    return ["-A", f"{first},{others[0]}"] if others else []
 
 
 def _table(found: dict[str, list[Figures]]) -> str:
