@@ -50,7 +50,7 @@ class Published:
 
 
 def judge(results: Results) -> tuple[Judged, ...]:
-    """Judge every claim; what lacks records is not measurable, and says why.
+    """Judge every claim about what was tried; what lacks records is not measurable, and says why.
 
     Raises `ExperimentError` naming the claim whose judge fails.
     """
@@ -58,7 +58,8 @@ def judge(results: Results) -> tuple[Judged, ...]:
 
 
 def _claims(results: Results) -> Sequence[Claim]:
-    return (*results.use_case.claims, *expectations.claims(results))
+    own = (each for each in results.use_case.claims if results.about(each))
+    return (*own, *expectations.claims(results))
 
 
 def _verdict(claim: Claim, results: Results) -> Verdict:
@@ -76,7 +77,8 @@ def _verdict(claim: Claim, results: Results) -> Verdict:
 def study(use_case: UseCase[Any], bundles: Sequence[Bundle]) -> Published:
     """Judge and draw what `bundles` hold; nothing is written."""
     results = Results(use_case, bundles)
-    figures = (*use_case.figures, *observed_figures(results))
+    own = (each for each in use_case.figures if results.about(each))
+    figures = (*own, *observed_figures(results))
     drawn = tuple(draw(each, results) for each in figures)
     return Published(
         results=results, judged=judge(results), drawn=drawn, observed=cost_in_words(results)

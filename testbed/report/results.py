@@ -14,7 +14,7 @@ from testbed.errors import UserError
 from testbed.report.style import Look, look
 from testbed.run.bundle import COMPLETE, Bundle
 from testbed.run.statistics import Estimate, estimate
-from testbed.run.usecase import MissingData, UseCase
+from testbed.run.usecase import Claim, Figure, MissingData, UseCase
 
 if TYPE_CHECKING:
     import pandas
@@ -46,6 +46,11 @@ class Results:
         """Variants that have at least one complete trial, in the use case's order."""
         done = set(self.trials.variant)
         return tuple(name for name in self.use_case.variants if name in done)
+
+    def about(self, item: Claim | Figure) -> bool:
+        """Whether a claim or a figure is about a variant that was tried, successfully or not."""
+        tried = {name for bundle in self.bundles for name in bundle.run["variants"]}
+        return not item.variants or not tried.isdisjoint(item.variants)
 
     @cached_property
     def trials(self) -> pandas.DataFrame:

@@ -61,12 +61,15 @@ class Claim:
     """A statement that can be measured, where it is made (D3.1 section), and how it is judged.
 
     `judge` may raise `MissingData` (all of `Results`' accessors do) where records are lacking.
+    `variants` are those it is about (none named: all): a run that tries none of them is not
+    asked about it.
     """
 
     id: str
     statement: str
     source: str
     judge: Callable[[Results], Verdict]
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Figure:
 
     `size` is the width in a paper: one "column" (3.4 in) or "wide" (7 in).  `height_in` replaces
     the usual height.  `draw` may raise `MissingData`: the figure is then said to be missing, and
-    why.
+    why.  `variants` as in `Claim`.
     """
 
     id: str
@@ -84,6 +87,7 @@ class Figure:
     draw: Callable[[Results, Canvas], None]
     size: Literal["column", "wide"] = "column"
     height_in: float | None = None
+    variants: tuple[str, ...] = ()
 
 
 class UseCase(ABC, Generic[P]):
