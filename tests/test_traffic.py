@@ -78,6 +78,8 @@ def test_amounts() -> None:
         ("bulk", ["client", "127.0.0.1", "--congestion", "warp"], "warp"),
         ("bursts", ["client", "h", "--alpha", "0.5"], "mean"),
         ("cbr", ["send", "h", "--size", "5"], "give 20 to"),
+        ("many", ["client", "h", "--connections", "30k"], "give 1 to 20000 connections"),
+        ("many", ["client", "h", "--size", "10"], "give 64 to"),
         ("web", ["client", "h", "--https", "2"], "share"),
         ("web", ["client", "h", "--https", "1", "--certificate", "/no/such"], "No such file"),
         ("video", ["client", "h", "--bitrate", "0"], "--bitrate"),

@@ -2,6 +2,7 @@
 
     python -m traffic.bulk     bulk transfer over TCP or MPTCP, up, down or both
     python -m traffic.bursts   on/off sources with heavy-tailed periods
+    python -m traffic.many     thousands of live connections with verified exchanges
     python -m traffic.cbr      constant bit rate over UDP: loss, one-way delay, jitter
     python -m traffic.web      an HTTP/1.1 server with sites, and a browser
     python -m traffic.video    a streamed video: segments, playout buffer, stalls

@@ -3,7 +3,8 @@
 A program ends early, and cleanly, on SIGTERM, on SIGINT, when its standard input is a pipe that
 closes (its parent died), and on the line {"command": "stop"} there.  `Life.stop` then shuts the
 tracked sockets down, so that whatever blocks on them returns; the program's own code reports
-what it had.  What a program sends and measures is in its own module.
+what it had.  Other lines there go to `Life.on_command`.  What a program sends and measures is in
+its own module.
 """
 
 from __future__ import annotations
@@ -101,6 +102,8 @@ class Life:
 
     def __init__(self, emit: Emitter | None = None) -> None:
         self.emit = emit or Emitter()
+        self.on_command: Callable[[dict[str, Any]], None] | None = None
+        """Called, in a thread of its own, with each other object read on standard input."""
         self._stop = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
         self._sockets: set[socket.socket] = set()
@@ -198,10 +201,22 @@ class Life:
                 self.stop()
             elif data := os.read(_STDIN, 4096):
                 *lines, line = (line + data).split(b"\n")
-                if any(_is_stop(each) for each in lines):
-                    self.stop()
+                for each in lines:
+                    self._told(each)
             else:
                 self.stop()
+
+    def _told(self, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(message, dict):
+            return
+        if message.get("command") == "stop":
+            self.stop()
+        elif self.on_command is not None:
+            self.on_command(message)
 
 
 def _shut(item: socket.socket) -> None:
@@ -215,13 +230,6 @@ def _is_pipe(fd: int) -> bool:
     except OSError:
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-
-
-def _is_stop(line: bytes) -> bool:
-    try:
-        return bool(json.loads(line).get("command") == "stop")
-    except (ValueError, AttributeError):
-        return False
 
 
 def run(

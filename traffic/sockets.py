@@ -38,14 +38,14 @@ class Transport(NamedTuple):
             raise
         return sock
 
-    def listen(self, port: int) -> socket.socket:
+    def listen(self, port: int, backlog: int = 128) -> socket.socket:
         """A listening socket at the own address (0.0.0.0 if none was given)."""
         address = self.bind or "0.0.0.0"
         sock = self.make(address)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((address, port))
-            sock.listen(128)
+            sock.listen(backlog)
         except OSError as error:
             sock.close()
             raise OSError(f"cannot listen at {address}:{port}: {error.strerror}") from error
