@@ -10,15 +10,20 @@ import pytest
 
 from testbed.errors import TopologyError
 from testbed.network import Host, Network
+from testbed.network.expect import check, stated
+from testbed.verdict import HOLDS
 from topologies.dumbbell import Dumbbell
 from topologies.fat_tree import FatTree
 from topologies.mobile import Mobile
+from topologies.operators import Operators
 from topologies.random_graph import RandomGraph
 from topologies.star import Star
 from topologies.tree import Tree
 from topologies.two_isps import TwoIsps
 
-NAMES = ("dumbbell", "fat_tree", "mobile", "random_graph", "star", "tree", "two_isps")
+NAMES = (
+    "dumbbell", "fat_tree", "mobile", "operators", "random_graph", "star", "tree", "two_isps",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,6 +103,8 @@ def test_dumbbell_pairs_may_differ_in_delay() -> None:
         lambda: Star("many"),
         lambda: Dumbbell(-1),
         lambda: Mobile(servers=0),
+        lambda: Operators(clients=0),
+        lambda: Operators(middleboxes=-1),
         lambda: FatTree(3),
         lambda: FatTree(0),
         lambda: Tree(0),
@@ -122,6 +129,15 @@ def test_everybody_reaches_everybody(name: str) -> None:
     with Network(module.topos[name]()) as net:
         ends_only = [node for node in net.hosts if isinstance(node, Host)]
         assert net.ping(ends_only, timeout="2") == 0
+
+
+@pytest.mark.live
+def test_operators_keep_to_the_ways_the_topology_states() -> None:
+    topo = Operators(clients=1, middleboxes=1)
+    with Network(topo) as net:
+        outcomes = check(net, stated(topo))
+    assert outcomes
+    assert [each.verdict.outcome for each in outcomes] == [HOLDS] * len(outcomes)
 
 
 @pytest.mark.live
