@@ -14,6 +14,7 @@ import socket
 
 from testbed.errors import TestbedError
 from traffic import sockets
+from traffic.arrivals import Arrivals
 from traffic.emit import clock
 from traffic.meter import Meter
 from traffic.pattern import MARKS, NONE
@@ -49,7 +50,10 @@ def parser(prog: str = "traffic.bulk") -> argparse.ArgumentParser:
     length.add_argument("--duration", type=amount, metavar="S", help="default: 10 s")
     length.add_argument("--bytes", type=whole, metavar="N", help="in each direction")
     add_client_arguments(client)
-    for role in (server, client):
+    for role, when in ((server, "with --once, "), (client, "")):
+        role.add_argument(
+            "--arrivals", action="store_true", help=f"{when}report when payload arrived"
+        )
         add_common_arguments(role)
     return top
 
@@ -92,7 +96,8 @@ def transfer(options: argparse.Namespace, life: Life, source: Source) -> Results
     transport = sockets.from_options(options)
     sock = life.track(transport.connect(options.host, options.port))
     life.emit.ready(local=_text(sock.getsockname()), remote=_text(sock.getpeername()))
-    stream = Stream(life, sock, Meter(life.emit), options.silence)
+    arrivals = _arrivals(options)
+    stream = Stream(life, sock, Meter(life.emit), options.silence, arrivals)
     up, down = options.direction in ("up", "both"), options.direction in ("down", "both")
     silent = Source(seed=source.seed)
     start = clock()
@@ -104,7 +109,12 @@ def transfer(options: argparse.Namespace, life: Life, source: Source) -> Results
         **outcome.results(),
         "elapsed": clock() - start,
         "protocol": sockets.protocol(sock, transport),
+        **({"arrivals": arrivals.bursts} if arrivals else {}),
     }
+
+
+def _arrivals(options: argparse.Namespace) -> Arrivals | None:
+    return Arrivals() if getattr(options, "arrivals", False) else None
 
 
 def _text(address: tuple[str, int]) -> str:
@@ -121,7 +131,8 @@ def serve(options: argparse.Namespace, life: Life) -> Results:
     """
     listener = sockets.from_options(options).listen(options.port)
     life.emit.ready(address=_text(listener.getsockname()), port=listener.getsockname()[1])
-    server = _Server(life, options.silence)
+    arrivals = _arrivals(options) if options.once else None
+    server = _Server(life, options.silence, arrivals)
     tasks = Tasks()
     try:
         while True:
@@ -129,15 +140,15 @@ def serve(options: argparse.Namespace, life: Life) -> Results:
             task = tasks.start(server.answer, connection)
             if options.once:
                 server.check(task.join())
-                return server.results
+                return {**server.results, **({"arrivals": arrivals.bursts} if arrivals else {})}
     except Stopped:
         tasks.join()
         return server.results
 
 
 class _Server:
-    def __init__(self, life: Life, silence: float) -> None:
-        self._life, self._silence = life, silence
+    def __init__(self, life: Life, silence: float, arrivals: Arrivals | None) -> None:
+        self._life, self._silence, self._arrivals = life, silence, arrivals
         self._meter = Meter(life.emit)
         self.results: Results = {"streams": 0, "failed": 0, "bytes_sent": 0, "bytes_received": 0}
 
@@ -146,7 +157,9 @@ class _Server:
         peer = "a client"
         try:
             peer = _text(connection.getpeername())
-            outcome = Stream(self._life, connection, self._meter, self._silence).answer()
+            outcome = Stream(
+                self._life, connection, self._meter, self._silence, self._arrivals
+            ).answer()
         except Stopped:
             return None
         except (TestbedError, OSError) as error:

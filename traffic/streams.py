@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 from testbed.errors import ExperimentError
+from traffic.arrivals import Arrivals
 from traffic.deframer import HEADER, Count, Deframer, State, header, line
 from traffic.emit import clock
 from traffic.meter import Meter
@@ -43,11 +44,21 @@ class Outcome(NamedTuple):
 
 
 class Stream:
-    """A connected socket that carries streams; `wait_s` is how long it may stay silent."""
+    """A connected socket that carries streams; `wait_s` is how long it may stay silent.
 
-    def __init__(self, life: Life, sock: socket.socket, meter: Meter, wait_s: float) -> None:
+    `arrivals`, where given, collects when payload arrived.
+    """
+
+    def __init__(
+        self,
+        life: Life,
+        sock: socket.socket,
+        meter: Meter,
+        wait_s: float,
+        arrivals: Arrivals | None = None,
+    ) -> None:
         self.life, self.socket = life, sock
-        self._meter = meter
+        self._meter, self._arrivals = meter, arrivals
         sock.settimeout(wait_s)
         self._buffer = memoryview(bytearray(_BUFFER))
         self._first = self._last = 0.0
@@ -115,6 +126,8 @@ class Stream:
         self._last = clock()
         self._first = self._first or self._last
         self._meter.add(count)
+        if self._arrivals is not None:
+            self._arrivals.took(self._last, count)
 
     def _vanished(self, error: OSError | None) -> Exception:
         if self.life.stopping:

@@ -1,0 +1,108 @@
+"""Live connections between clients and the server: started, followed, and what became of them.
+
+Each is a program of `traffic.bulk` at both ends, over the kernel's Multipath TCP, which compares
+the SHA-256 of what was sent and of what arrived.  A connection that breaks is a result, not the
+end of the trial.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from testbed.mptcp.configure import MAX_SUBFLOWS, configure
+from testbed.mptcp.path_manager import PathManager
+from testbed.run import NodeProcess, Recorder
+from usecases.clickos_migration.arrived import Arrived
+
+UP, DOWN = "up", "down"
+_SPARE_S = 60.0  # a connection is given so much longer than it should take
+_SILENCE_S = 20.0
+
+
+class Flow(NamedTuple):
+    """A connection's addresses and ports, as its client opened it."""
+
+    client: str
+    client_port: int
+    server: str
+    server_port: int
+
+
+def prepare(nodes: Iterable[Any]) -> None:
+    """Ordinary hosts with Multipath TCP: further addresses are accepted, subflows opened."""
+    for node in nodes:
+        configure(node.netns, enabled=True, path_manager="kernel")
+        with PathManager(node.netns) as manager:
+            manager.set_limits(subflows=MAX_SUBFLOWS, add_addr_accepted=MAX_SUBFLOWS)
+
+
+class Transfer:
+    """One connection, from the client's start to both ends' reports."""
+
+    def __init__(self, name: str, direction: str, flow: Flow, ends: Sequence[NodeProcess]) -> None:
+        self.name, self.direction, self.flow = name, direction, flow
+        self._client, self._server = ends
+        self.intact = False
+        self.arrived = Arrived(())
+
+    @classmethod
+    async def start(
+        cls,
+        net: Any,
+        record: Recorder,
+        *,
+        name: str,
+        client: str,
+        direction: str,
+        port: int,
+        duration_s: float,
+        congestion: str,
+        server: str = "server1",
+        seed: int = 1,
+    ) -> Transfer:
+        """Start both ends; the connection is up, and data flow, when this returns."""
+        common = ["--port", str(port), "--mptcp", "--congestion", congestion, "--arrivals"]
+        common += ["--silence", str(_SILENCE_S)]
+        argv = [sys.executable, "-m", "traffic.bulk"]
+        serving = await NodeProcess.start(
+            net[server], [*argv, "server", "--once", *common], record,
+            name=f"{name}.server", check=False,
+        )  # fmt: skip
+        await serving.ready()
+        told = ["client", str(net[server].IP()), "--direction", direction]
+        told += ["--duration", str(duration_s), "--seed", str(seed)]
+        asking = await NodeProcess.start(
+            net[client], [*argv, *told, *common], record, name=f"{name}.client", check=False
+        )
+        ready = await asking.ready()
+        flow = Flow(*_endpoint(ready["local"]), *_endpoint(ready["remote"]))
+        return cls(name, direction, flow, (asking, serving))
+
+    async def finish(self, within_s: float) -> None:
+        """Wait for both ends; `intact` and `arrived` are known then."""
+        results = await asyncio.gather(
+            *(end.done(within_s + _SPARE_S) for end in (self._client, self._server)),
+            return_exceptions=True,
+        )
+        failed = [each for each in results if isinstance(each, BaseException)]
+        asked, served = results
+        if failed or isinstance(asked, BaseException) or isinstance(served, BaseException):
+            return
+        self.intact = asked["intact"] is True and asked["protocol"] == "mptcp"
+        receiver = served if self.direction == UP else asked
+        self.arrived = Arrived(receiver["arrivals"])
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    address, _, port = text.rpartition(":")
+    return address, int(port)
+
+
+def directions(uploads: int, downloads: int) -> list[tuple[str, str]]:
+    """Names and directions of so many connections, the two kinds alternating."""
+    kinds = [(f"{UP}{n}", UP, n) for n in range(1, uploads + 1)]
+    kinds += [(f"{DOWN}{n}", DOWN, n) for n in range(1, downloads + 1)]
+    return [(name, direction) for name, direction, _n in sorted(kinds, key=lambda each: each[2])]
