@@ -62,29 +62,48 @@ def delete_qdisc(index: int, *, parent: int) -> Message:
     )
 
 
-def htb(index: int) -> Message:
-    """An HTB root whose traffic all goes to `CLASS`."""
-    glob = struct.pack("=5I", 3, 10, CLASS & 0xFFFF, 0, 0)
+def htb(index: int, *, default: int = CLASS & 0xFFFF) -> Message:
+    """An HTB root; what names no class goes to `default`, where that is 0 past all of them."""
+    glob = struct.pack("=5I", 3, 10, default, 0, 0)
     return qdisc(index, "htb", attribute(2, glob), handle=ROOT_HANDLE, parent=ROOT)
 
 
-def htb_class(index: int, *, rate_bps: float, burst_s: float, change: bool = False) -> Message:
-    """HTB's class: `rate_bps`, and the time for which an idle link may save up tokens."""
+def htb_class(
+    index: int,
+    *,
+    rate_bps: float,
+    burst_s: float,
+    ceiling_bps: float = 0.0,
+    priority: int = 0,
+    handle: int = CLASS,
+    parent: int = ROOT_HANDLE,
+    change: bool = False,
+) -> Message:
+    """A class of HTB: `rate_bps`, and the time for which an idle link may save up tokens.
+
+    It may borrow up to `ceiling_bps` (0: nothing) from its parent, which serves the lowest
+    priority first.
+    """
     rate = max(1, round(rate_bps / 8))
-    spec = struct.pack("=BBHhHI", 0, 1, 0, 0, 0, min(rate, _U32))  # link layer: Ethernet
+    ceiling = max(rate, round(ceiling_bps / 8))
+    specs = b"".join(_rate_spec(each) for each in (rate, ceiling))
     buffer = min(round(burst_s * 1e9 / _TICK_NS), _U32)
-    options = attribute(1, spec + spec + struct.pack("=5I", buffer, buffer, 1514, 0, 0))
-    if rate >= _U32:
-        options += attribute(6, struct.pack("=Q", rate)) + attribute(7, struct.pack("=Q", rate))
+    options = attribute(1, specs + struct.pack("=5I", buffer, buffer, 1514, 0, priority))
+    if ceiling >= _U32:
+        options += attribute(6, struct.pack("=Q", rate)) + attribute(7, struct.pack("=Q", ceiling))
     return _message(
         _RTM_NEWTCLASS,
         0 if change else _NEW,
         index,
         "htb",
         options,
-        handle=CLASS,
-        parent=ROOT_HANDLE,
+        handle=handle,
+        parent=parent,
     )
+
+
+def _rate_spec(bytes_per_s: int) -> bytes:
+    return struct.pack("=BBHhHI", 0, 1, 0, 0, 0, min(bytes_per_s, _U32))  # link layer: Ethernet
 
 
 def fifo_options(limit: int) -> bytes:

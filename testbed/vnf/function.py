@@ -1,0 +1,316 @@
+"""A light network function: one compiled program in a network namespace of its own.
+
+    program = compile_file(Path("nat.click"))
+    with Function.instantiate(program, devices={"eth0": Device(node.netns, ...)}) as function:
+        function.read("counter.count")
+
+What the program does to packets is the compiler's business, what can be read and written of its
+elements that of `handlers`; its state is taken and put back by `testbed.vnf.state`.
+
+Source: D3.1 section 3.1.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from testbed.errors import KernelError, ParameterError
+from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink
+from testbed.kernel.nftables import Nftables
+from testbed.kernel.rtnetlink import Interface, Message, Network, VethEnd
+from testbed.vnf import handlers, qdiscs, routing, strings
+from testbed.vnf.click import Graph
+from testbed.vnf.compiler import TABLE, Program, compile_graph, compile_text
+
+_FIRST_INDEX = 2
+_LOOPBACK = 1
+_SETTINGS = {
+    "net/ipv4/ip_forward": 1,
+    "net/ipv4/conf/all/rp_filter": 0,
+    "net/ipv4/conf/default/rp_filter": 0,
+    # answers to connections that the function translates come to its own addresses
+    "net/ipv4/conf/all/accept_local": 1,
+    # the kernel would look for a local socket before the graph has decided
+    "net/ipv4/ip_early_demux": 0,
+}
+_WITH_IPV6 = {"net/ipv6/conf/all/forwarding": 1}
+_WITHOUT_IPV6 = {"net/ipv6/conf/default/disable_ipv6": 1, "net/ipv6/conf/all/disable_ipv6": 1}
+_UP, _PATIENCE_S, _POLL_S = 6, 5.0, 0.001  # operstate of RFC 2863
+_GATES = ("prerouting", "output")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A device of a function: a veth pair whose far end is in a platform, such as a server.
+
+    `platform` is the namespace of the far end, which is called `peer` there (NAME-DEVICE where
+    none is given) and gets `peer_addresses` or joins `bridge`.  The function's end gets
+    `addresses` ("10.1.0.2/24") and `routes`, a next hop ("" on the link) by destination.
+    """
+
+    platform: NetworkNamespace
+    addresses: Sequence[str] = ()
+    routes: Mapping[str, str] = field(default_factory=dict)
+    peer: str = ""
+    peer_addresses: Sequence[str] = ()
+    bridge: str = ""
+    mac: str = ""
+    mtu: int = 0
+
+    @property
+    def interfaces(self) -> list[Interface]:
+        """The function's addresses; `ParameterError` for what is none."""
+        return _interfaces(self.addresses)
+
+    @property
+    def own_routes(self) -> dict[Network, str]:
+        """Next hop by destination, with the networks that the addresses are in."""
+        found: dict[Network, str] = {
+            each.network: "" for each in self.interfaces if each.network.num_addresses > 1
+        }
+        for destination, via in self.routes.items():
+            found[_network(destination)] = via
+        return found
+
+
+def _interfaces(addresses: Sequence[str]) -> list[Interface]:
+    try:
+        return [ipaddress.ip_interface(each) for each in addresses]
+    except ValueError as error:
+        raise ParameterError(
+            f"address of a device: {error}", remedy="write one such as 10.1.0.2/24"
+        ) from None
+
+
+def _network(destination: str) -> Network:
+    try:
+        return ipaddress.ip_network("0.0.0.0/0" if destination == "default" else destination)
+    except ValueError as error:
+        raise ParameterError(
+            f"route of a device: {error}", remedy="write one such as 10.1.0.0/16"
+        ) from None
+
+
+class Function:
+    """A running network function.  Made by `instantiate`; `destroy` (or `with`) ends it.
+
+    `namespace` is its network namespace, `tables` names the tables of nftables that hold its
+    program and state, `program` is what it was compiled from: instantiated again with the same
+    program (or the same graph with other values), another function can take over its state.
+    """
+
+    tables: tuple[str, ...]
+
+    def __init__(
+        self, name: str, program: Program, devices: Mapping[str, Device], stack: ExitStack
+    ) -> None:
+        self.name, self.program, self.devices = name, program, dict(devices)
+        self.tables = (program.table,)
+        self.lock = threading.RLock()  # handlers may be called from the control socket's threads
+        self.indexes = {each: _FIRST_INDEX + n for n, each in enumerate(devices)}
+        self.paused = False
+        self.namespace = NetworkNamespace.create()
+        stack.callback(self.namespace.close)
+        with self.namespace:
+            self.netlink = RtNetlink()
+        stack.callback(self.netlink.close)
+        self.nftables = Nftables(self.namespace)
+        stack.callback(self.nftables.close)
+        self._stack = stack
+
+    @classmethod
+    def instantiate(
+        cls,
+        program: Program | Graph | str,
+        *,
+        devices: Mapping[str, Device],
+        name: str = "function",
+        values: Mapping[str, str] | None = None,
+    ) -> Function:
+        """Start a function; it forwards when this returns.
+
+        `program` may be the text of a configuration, whose variables get `values`.  Raises
+        `ClickError` for a mistake in it, `ParameterError` for devices that do not fit, and
+        `KernelError`; nothing is left of a function that could not be started.
+        """
+        if isinstance(program, str):
+            program = compile_text(program, file=name, values=values)
+        elif isinstance(program, Graph):
+            program = compile_graph(program)
+        _check_devices(program, devices)
+        with ExitStack() as stack:
+            function = cls(name, program, devices, stack)
+            function._start()
+            function._stack = stack.pop_all()
+        return function
+
+    # -- starting ---------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Rules first, then devices: no packet passes before the whole program is there."""
+        versions = self._versions()
+        self.namespace.set_sysctls(
+            {**_SETTINGS, **(_WITH_IPV6 if 6 in versions else _WITHOUT_IPV6)}
+        )
+        self.nftables.run(self.program.ruleset())
+        strings.add(self.namespace, self.program.family, TABLE, self.program.strings)
+        for name, device in self.devices.items():
+            self._connect(name, device)
+        messages = [rtnetlink.set_link(_LOOPBACK, up=True)]
+        for name, device in self.devices.items():
+            index = self.indexes[name]
+            messages += [rtnetlink.add_address(index, each) for each in device.interfaces]
+            messages.append(rtnetlink.set_link(index, up=True, mtu=device.mtu))
+            messages += [
+                rtnetlink.add_route(destination, via=via, index=index)
+                for destination, via in device.own_routes.items()
+                if via or destination not in {each.network for each in device.interfaces}
+            ]
+        for version in versions:
+            messages += routing.rules(self.program.exits, version)
+            for exit_ in self.program.exits:
+                device, index = self.devices[exit_.device], self.indexes[exit_.device]
+                messages += routing.routes(exit_, index, device.own_routes, version)
+        for queues in self.program.queues:
+            messages += qdiscs.install(self.indexes[queues.device], queues)
+        self.netlink.batch(messages)
+        for name, device in self.devices.items():
+            self._await_up(name, device)
+
+    def _versions(self) -> list[int]:
+        """Versions of IP that its devices have addresses of."""
+        found = {each.version for device in self.devices.values() for each in device.interfaces}
+        return sorted(found | {4})
+
+    def _connect(self, name: str, device: Device) -> None:
+        """Make a device's veth pair, its far end up and on its bridge."""
+        peer = self.peer(name)
+        with device.platform:
+            platform = RtNetlink()
+        try:
+            bridge = platform.index(device.bridge) if device.bridge else 0
+            far = VethEnd(peer, 0, device.platform.fd, up=True, master=bridge)
+            near = VethEnd(name, self.indexes[name], self.namespace.fd, mac=device.mac)
+            platform.request(rtnetlink.new_veth(far, near))
+            if device.peer_addresses or device.mtu:
+                index = platform.index(peer)
+                messages: list[Message] = [
+                    rtnetlink.add_address(index, each)
+                    for each in _interfaces(device.peer_addresses)
+                ]
+                if device.mtu:
+                    messages.append(rtnetlink.set_link(index, mtu=device.mtu))
+                platform.batch(messages)
+        except KernelError as error:
+            raise KernelError(error.errno or 0, f"device {name} of {self.name}: {error}") from error
+        finally:
+            platform.close()
+
+    def _await_up(self, name: str, device: Device) -> None:
+        """Until both ends carry packets: the kernel does that some time after it was asked to.
+
+        Newer kernels do it at the latest when somebody asks for the interface's state.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        with device.platform:
+            platform = RtNetlink()
+        try:
+            ends = ((self.netlink, name), (platform, self.peer(name)))
+            while any(link.link(end).operstate != _UP for link, end in ends):
+                if time.monotonic() > deadline:
+                    raise KernelError(
+                        errno.ETIMEDOUT, f"device {name} of {self.name} does not come up"
+                    )
+                time.sleep(_POLL_S)
+        finally:
+            platform.close()
+
+    def peer(self, device: str) -> str:
+        """The name that the far end of a device has in its platform."""
+        return self.devices[device].peer or f"{self.name}-{device}"[-15:]
+
+    # -- life -------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Drop all packets from now on, in either direction; state stands still.
+
+        Packets are not held: those would have to be carried to where the function goes on, and
+        senders repeat them anyway.
+        """
+        with self.lock:
+            if not self.paused:
+                self.nftables.run("\n".join(f"add {each}" for each in self._gates()))
+                self.paused = True
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        with self.lock:
+            if self.paused:
+                self.nftables.run(
+                    "\n".join(f"delete {each.partition(' {')[0]}" for each in self._gates())
+                )
+                self.paused = False
+
+    def _gates(self) -> list[str]:
+        table = self.program.table
+        return [
+            f"chain {table} pause_{hook} {{ type filter hook {hook} priority -400; policy drop; }}"
+            for hook in _GATES
+        ]
+
+    def add_route(self, device: str, destination: str, via: str = "") -> None:
+        """Route `destination` over a device, for what the graph sends out of it and otherwise."""
+        network = _network(destination)
+        index = self.indexes[device]
+        messages = [rtnetlink.add_route(network, via=via, index=index)]
+        for exit_ in self.program.exits:
+            if exit_.device == device and not exit_.gateway:
+                messages += [
+                    rtnetlink.add_route(network, via=via, index=index, table=routing.table(exit_))
+                ]
+        self.netlink.batch(messages)
+
+    def destroy(self) -> None:
+        """End the function: its interfaces are gone when this returns.  May be called again."""
+        if self.namespace.fd >= 0:
+            self.netlink.batch([rtnetlink.delete_link(each) for each in self.indexes.values()])
+        self._stack.close()
+
+    def __enter__(self) -> Function:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.destroy()
+
+    # -- handlers ---------------------------------------------------------------------------
+
+    def read(self, handler: str) -> str:
+        """What a read handler says ("counter.count", "list"); `HandlerError` if there is none."""
+        with self.lock:
+            return handlers.read(self, handler)
+
+    def write(self, handler: str, value: str = "") -> None:
+        """Write a handler ("shaper.rate", "10Mbps"); raises `HandlerError`."""
+        with self.lock:
+            handlers.write(self, handler, value)
+
+
+def _check_devices(program: Program, devices: Mapping[str, Device]) -> None:
+    missing = [each for each in program.devices if each not in devices]
+    if missing:
+        raise ParameterError(
+            f"{program.graph.file} uses device {missing[0]}",
+            remedy=f"give it, as {', '.join(devices) or 'nothing'} is given",
+        )
