@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed import vm
+from testbed import guests, vm
 from testbed.errors import TestbedError
+from testbed.guests import accelerator
 from testbed.kernel.namespaces import sysctl
 from testbed.links import Engines, LinkSpec, kernel_engine
 from testbed.network import ovs, vlan
@@ -56,7 +57,7 @@ _TOOLS = (
 
 def examine() -> list[Finding]:
     """Run every probe (about a second)."""
-    return [*_machine(), *_sandboxed(), *_for_mininet(), *_tools(), _vm()]
+    return [*_machine(), *_sandboxed(), *_for_mininet(), *_tools(), _vm(), _guests()]
 
 
 def _machine() -> Iterator[Finding]:
@@ -252,6 +253,23 @@ def _vm() -> Finding:
         "`testbed bench vm`: engine netem where this kernel has none",
         required=False,
     )
+
+
+def _guests() -> Finding:
+    detail, _semicolon, remedy = guests.missing().partition("; ")
+    return Finding(
+        "guests",
+        not detail,
+        detail or f"QEMU with {_accelerator()}, image {guests.find().describe()}",
+        remedy,
+        "functions in virtual machines, the baseline of clickos_migration",
+        required=False,
+    )
+
+
+def _accelerator() -> str:
+    why_not = accelerator.why_not_kvm()
+    return f"translation (TCG), {why_not}" if why_not else "KVM"
 
 
 def reason(name: str) -> str:

@@ -22,6 +22,7 @@ _COMMANDS = {
     "compare": "testbed.cli.report",
     "doctor": "testbed.cli.doctor",
     "exec": "testbed.cli.execute",
+    "image": "testbed.cli.image",
     "list": "testbed.cli.run",
     "observe": "testbed.cli.observe",
     "report": "testbed.cli.report",

@@ -1,0 +1,363 @@
+"""Guests without a guest: command lines, the monitor and the agent against fakes, images, ports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.errors import ExperimentError, FeatureError, ParameterError, TopologyError
+from testbed.guests import Image, Port, accelerator, image, initramfs, missing
+from testbed.guests.agent import Agent
+from testbed.guests.command import Descriptors, Machine, command_line
+from testbed.guests.function import _script
+from testbed.guests.monitor import Event, Monitor
+
+IMAGE = Image("micro", Path("/images/kernel"), Path("/images/initrd"), "6.1.0")
+
+
+# -- the command line ----------------------------------------------------------------------------
+
+
+def after(words: list[str], option: str) -> list[str]:
+    return [words[at + 1] for at, word in enumerate(words) if word == option]
+
+
+def test_a_guest_is_a_named_processor_on_a_machine_that_migrates() -> None:
+    machine = Machine(IMAGE, 128, macs=("52:54:00:00:00:01",), name="box")
+    words = command_line(machine, Descriptors(5, 6, (7,)))
+    assert after(words, "-cpu") == ["Nehalem"]
+    assert after(words, "-machine") == ["q35"]
+    assert after(words, "-m") == ["128"]
+    assert after(words, "-accel")[0].startswith("tcg,tb-size=")
+    assert after(words, "-netdev") == ["tap,id=net0,fd=7"]
+    assert "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,romfile=" in words
+    assert "-incoming" not in words
+
+
+def test_a_target_differs_from_its_source_in_waiting_only() -> None:
+    machine = Machine(IMAGE, macs=("52:54:00:00:00:01",), accelerator="kvm")
+    source = command_line(machine, Descriptors(5, 6, (7,)))
+    target = command_line(machine, Descriptors(5, 6, (7,)), incoming=True)
+    assert target == [*source, "-incoming", "defer"]
+    assert after(source, "-accel") == ["kvm"]
+
+
+def test_each_interface_takes_a_tap() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        command_line(Machine(IMAGE, macs=("52:54:00:00:00:01",)), Descriptors(5, 6, ()))
+
+
+# -- the monitor ---------------------------------------------------------------------------------
+
+GREETING = {"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""},
+                    "capabilities": []}}  # fmt: skip
+STOP = {"event": "STOP", "timestamp": {"seconds": 1700000000, "microseconds": 250000}}
+
+Answer = Callable[[dict[str, Any]], dict[str, Any] | None]
+
+
+async def fake_qemu(end: socket.socket, answer: Answer, events: list[dict[str, Any]]) -> None:
+    """Greet, accept the capabilities, say `events`, then `answer` until that returns None."""
+    reader, writer = await asyncio.open_connection(sock=end)
+
+    def say(message: dict[str, Any]) -> None:
+        writer.write(json.dumps(message).encode() + b"\r\n")
+
+    say(GREETING)
+    while words := await reader.read(1 << 16):  # one command at a time: without line ends
+        asked = json.loads(words)
+        if asked["execute"] == "qmp_capabilities":
+            say({"return": {}})
+            for event in events:
+                say(event)
+        elif (reply := answer(asked)) is not None:
+            say({**reply, "id": asked["id"]})
+        else:
+            break
+    writer.close()
+
+
+def with_monitor(
+    answer: Answer, use: Callable[[Monitor], Awaitable[None]], *events: dict[str, Any]
+) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        qemu = asyncio.create_task(fake_qemu(theirs, answer, list(events)))
+        monitor = await Monitor.open(ours, "box")
+        try:
+            await asyncio.wait_for(use(monitor), 20)
+        finally:
+            await monitor.close()
+            await qemu
+
+    asyncio.run(main())
+
+
+def test_the_monitor_returns_what_qemu_says() -> None:
+    async def use(monitor: Monitor) -> None:
+        assert await monitor.execute("query-status") == {"status": "running"}
+
+    with_monitor(lambda asked: {"return": {"status": "running"}}, use)
+
+
+def test_a_refusal_names_machine_command_and_reason() -> None:
+    refusal = {"error": {"class": "GenericError", "desc": "no such thing"}}
+
+    async def use(monitor: Monitor) -> None:
+        with pytest.raises(ExperimentError, match=r"QEMU of box: migrate: no such thing"):
+            await monitor.execute("migrate", {"uri": "fd:x"})
+
+    with_monitor(lambda asked: refusal, use)
+
+
+def test_events_are_kept_with_qemus_time_and_found_also_when_they_came_before() -> None:
+    async def use(monitor: Monitor) -> None:
+        event = await monitor.event(lambda event: event.name == "STOP")
+        assert event == Event("STOP", 1700000000.25, {})
+        assert await monitor.event(lambda event: event.name == "STOP") is event
+
+    with_monitor(lambda asked: {"return": {}}, use, STOP)
+
+
+def test_who_waits_for_an_event_of_a_machine_that_goes_is_told() -> None:
+    async def use(monitor: Monitor) -> None:
+        waiting = asyncio.create_task(monitor.event(lambda event: event.name == "RESUME"))
+        with pytest.raises(ExperimentError, match="QEMU of box is gone"):
+            await monitor.execute("query-status")
+        with pytest.raises(ExperimentError, match="QEMU of box is gone"):
+            await waiting
+
+    with_monitor(lambda asked: None, use)
+
+
+def test_a_machine_that_never_greets_is_named() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        with pytest.raises(ExperimentError, match="QEMU of box does not answer"):
+            await Monitor.open(ours, "box")
+
+    asyncio.run(main())
+
+
+# -- the agent -----------------------------------------------------------------------------------
+
+
+def with_agent(
+    guest: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    use: Callable[[Agent], Awaitable[None]],
+) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=theirs)
+        playing = asyncio.create_task(guest(reader, writer))  # type: ignore[arg-type]
+        agent = await Agent.open(ours, "box")
+        try:
+            await use(agent)
+        finally:
+            await agent.close()
+            playing.cancel()
+            writer.close()
+
+    asyncio.run(main())
+
+
+async def asked(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    number, size = map(int, (await reader.readline()).split())
+    return number, await reader.readexactly(size)
+
+
+def test_a_script_goes_whole_and_what_it_said_comes_back() -> None:
+    async def guest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"0 0 2\nup")
+        number, script = await asked(reader)
+        writer.write(b"%d 0 %d\n" % (number, len(script)) + script)
+
+    async def use(agent: Agent) -> None:
+        assert await agent.ready(5) == "up"
+        assert await agent.run("echo 'ä'\n\n") == "echo 'ä'\n\n"
+
+    with_agent(guest, use)
+
+
+def test_a_script_that_fails_says_so_with_its_first_line() -> None:
+    async def guest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number, _script = await asked(reader)
+        writer.write(b"%d 1 12\nError: a\n^^^" % number)
+
+    async def use(agent: Agent) -> None:
+        with pytest.raises(ExperimentError, match=r"guest box: status 1: Error: a$"):
+            await agent.run("nft -f -")
+
+    with_agent(guest, use)
+
+
+def test_a_late_answer_is_not_taken_for_the_next_one() -> None:
+    async def guest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first, _script = await asked(reader)
+        second, _script = await asked(reader)
+        writer.write(b"%d 0 4\nlate%d 0 5\nright" % (first, second))
+
+    async def use(agent: Agent) -> None:
+        with pytest.raises(ExperimentError, match=r"not done after 0 s \(sleep 9\)"):
+            await agent.run("sleep 9", limit_s=0.05)
+        assert await agent.run("true") == "right"
+
+    with_agent(guest, use)
+
+
+def test_a_guest_that_goes_while_it_works_is_named() -> None:
+    async def guest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.close()
+
+    async def use(agent: Agent) -> None:
+        with pytest.raises(ExperimentError, match="guest box is gone"):
+            await agent.run("true")
+
+    with_agent(guest, use)
+
+
+# -- images --------------------------------------------------------------------------------------
+
+
+def test_an_archive_holds_directories_before_what_is_in_them_and_no_times() -> None:
+    entries = [
+        initramfs.file("lib/a.ko", b"12345"),
+        initramfs.link("bin/sh", "busybox"),
+        initramfs.character_device("dev/console", 5, 1),
+    ]
+    data = initramfs.archive(entries)
+    assert data == initramfs.archive(reversed(entries))
+    found, at = {}, 0
+    while at < len(data):
+        fields = [int(data[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
+        size, name_size = fields[6], fields[11]
+        name = data[at + 110 : at + 109 + name_size].decode()
+        body = at + (110 + name_size + 3) // 4 * 4
+        found[name] = (fields[1], data[body : body + size], tuple(fields[9:11]), fields[5])
+        at = body + (size + 3) // 4 * 4
+    names = ["bin", "bin/sh", "dev", "dev/console", "lib", "lib/a.ko", "TRAILER!!!"]
+    assert list(found) == names
+    assert found["lib/a.ko"][1] == b"12345"
+    assert found["bin/sh"][:2] == (stat.S_IFLNK | 0o777, b"busybox")
+    assert found["dev/console"][2] == (5, 1)
+    assert all(time == 0 for _mode, _data, _device, time in found.values())
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(image.shutil, "which", lambda program, path=None: program)
+    return tmp_path / "liquidnet"
+
+
+def put_image(place: Path, name: str, recipe: str) -> Path:
+    folder = place / "images" / name
+    folder.mkdir(parents=True)
+    facts = {"name": "micro", "recipe": recipe, "release": name}
+    (folder / "image.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_an_image_of_an_older_recipe_is_not_used(place: Path) -> None:
+    put_image(place, "micro-1", "another recipe")
+    assert missing() == "the image micro is not built; testbed image build micro"
+    with pytest.raises(FeatureError, match=r"not built; testbed image build micro$"):
+        image.find()
+    old = put_image(place, "micro-2", image.RECIPES["micro"].hash)
+    put_image(place, "micro-3", image.RECIPES["micro"].hash)
+    os.utime(old / "image.json", (1, 1))
+    assert image.find().release == "micro-3"
+
+
+def test_an_unknown_image_is_the_users_mistake(place: Path) -> None:
+    with pytest.raises(ParameterError, match="no image is called huge; one of micro"):
+        image.build("huge")
+
+
+def test_without_qemu_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image.shutil, "which", lambda program, path=None: None)
+    assert missing().endswith("; apt-get install qemu-system-x86")
+
+
+def test_packages_are_those_that_apt_would_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = """'http://deb/pool/b.deb' b-tools_1%3a2.0-1_amd64.deb 100 SHA256:bbb
+'http://deb/pool/a.deb' a_1.0_all.deb 100 SHA256:aaa
+"""
+    monkeypatch.setattr(image, "_apt", lambda *command: said)
+    first, second = image._resolve(["a", "b-tools"])
+    assert (first.version, first.digest) == ("a=1.0", "SHA256:aaa")
+    assert second.version == "b-tools=1:2.0-1"
+    with pytest.raises(FeatureError, match=r"apt serves no c; apt-get update"):
+        image._resolve(["a", "c"])
+
+
+def test_without_apt_there_is_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FeatureError, match="there is no apt here; build one on a Debian machine"):
+        image._apt("/nonexistent/apt-cache", "depends")
+    with pytest.raises(FeatureError, match=r"^false x: no reason given; apt-get update$"):
+        image._apt("false", "x")
+
+
+# -- the accelerator -----------------------------------------------------------------------------
+
+
+def test_kvm_is_probed_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probes: list[int] = []
+
+    def probe() -> str:
+        probes.append(1)
+        return "no guest boots on it: it hangs"
+
+    monkeypatch.setattr(accelerator, "_modules", lambda: True)
+    monkeypatch.setattr(accelerator.os, "access", lambda path, mode: True)
+    monkeypatch.setattr(accelerator.shutil, "which", lambda program: "/bin/sh")
+    monkeypatch.setattr(accelerator, "_probe", probe)
+    assert accelerator.why_not_kvm() == accelerator.why_not_kvm()
+    assert accelerator.why_not_kvm() == "no guest boots on it: it hangs"
+    assert len(probes) == 1
+
+
+def test_without_kvms_modules_nothing_is_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerator, "_modules", lambda: False)
+    monkeypatch.setattr(accelerator, "_probe", lambda: pytest.fail("probed"))
+    assert accelerator.why_not_kvm() == "no kvm_intel or kvm_amd in this kernel"
+
+
+# -- functions -----------------------------------------------------------------------------------
+
+
+def test_a_port_is_one_subnet_and_keeps_its_macs() -> None:
+    port = Port("in", "10.9.1.2/30", "vm-in", "10.9.1.1/30")
+    assert port.mac("guest") == Port("in", "10.9.1.2/30", "vm-in", "10.9.1.1/30").mac("guest")
+    assert port.mac("guest") != port.mac("node")
+    assert int(port.mac("node")[:2], 16) & 3 == 2  # local, of one station
+    for address in ("10.9.2.2/30", "10.9.1.1/30"):
+        with pytest.raises(TopologyError, match="give two addresses of one subnet"):
+            Port("in", address, "vm-in", "10.9.1.1/30")
+
+
+def test_a_fresh_guest_is_told_everything_and_stops_at_the_first_refusal() -> None:
+    port = Port("in", "10.9.1.2/30", "vm-in", "10.9.1.1/30")
+    script = _script([port], "table ip t { }", {"default": "10.9.1.1"}, {"net/x": 1})
+    assert script.splitlines() == [
+        "set -e",
+        "ip link set eth0 name in",
+        "ip addr add 10.9.1.2/30 dev in",
+        "ip link set in up",
+        "ip route add default via 10.9.1.1",
+        "echo 1 >/proc/sys/net/x",
+        "nft -f - <<'END-OF-PROGRAM'",
+        "table ip t { }",
+        "END-OF-PROGRAM",
+    ]
