@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
 from testbed.kernel import conntrack_entries as ct
-from testbed.kernel.conntrack_entries import Entries, Path
+from testbed.kernel.conntrack_entries import Entries
 from testbed.kernel.nfnetlink import GENERIC, nested
 from testbed.kernel.nfnetlink import message as framed
+from testbed.kernel.records import Path
 from testbed.kernel.rtnetlink import attribute
 
 _ICMP, _ICMP6 = socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6

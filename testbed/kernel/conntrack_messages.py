@@ -17,7 +17,6 @@ Layouts: linux/netfilter/nfnetlink_conntrack.h, nf_conntrack_tcp.h.
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,22 +24,19 @@ import numpy as np
 import numpy.typing as npt
 
 from testbed.kernel import conntrack_entries as ct
-from testbed.kernel.conntrack_entries import Block, Bytes, Entries, Path
+from testbed.kernel.conntrack_entries import Entries
 from testbed.kernel.nfnetlink import GENERIC, HEADER, SUBSYSTEM_CONNTRACK
+from testbed.kernel.records import Block, Bytes, Path, Values, render
 from testbed.kernel.rtnetlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST
 
 NEW, GET, DELETE = (SUBSYSTEM_CONNTRACK << 8 | kind for kind in range(3))
 BE_LIBERAL = 0x08
 _NAT_SRC, _NAT_DST = 6, 13
-_NESTED = 0x8000
-_ATTRIBUTE = struct.Struct("=HH")
 _ORIGINAL, _REPLY = ct.TUPLE_ORIG, ct.TUPLE_REPLY
 _TCP_FLAGS = ((ct.PROTOINFO, 1, 4), (ct.PROTOINFO, 1, 5))
 _PORTS = ((2, 2), (2, 3))  # below a tuple: source and destination
 _ICMP_IDS = ((2, 4), (2, 7))
 _DEFAULT_TIMEOUT = np.array([0, 0, 0, 120], dtype=np.uint8)  # seconds, where the kernel gave none
-
-Values = list[tuple[Path, Bytes]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ def insertions(entries: Entries, *, liberal: bool = True) -> Requests:
     for block, first in numbered:
         for part, places in _by_translation(block):
             values = _insertion(part, liberal=liberal)
-            _add(requests, NEW, NLM_F_CREATE | NLM_F_EXCL, part.block.family, values)
+            _add(requests, NEW, NLM_F_CREATE | NLM_F_EXCL, part.block.kind, values)
             requests.places.extend((first + places).tolist())
     return requests
 
@@ -72,7 +68,7 @@ def deletions(entries: Entries) -> Requests:
     requests = Requests([], [])
     for block in entries.blocks:
         named = block.only({ct.TUPLE_ORIG, ct.ZONE})
-        _add(requests, DELETE, 0, block.family, _values(named))
+        _add(requests, DELETE, 0, block.kind, named.values())
         requests.places.extend(range(len(requests.places), len(requests.places) + len(block)))
     return requests
 
@@ -93,7 +89,7 @@ class _Ends:
     """Paths of what NAT may change in entries of a block: addresses, and ports or an ICMP id."""
 
     def __init__(self, block: Block) -> None:
-        self.six = block.family == socket.AF_INET6
+        self.six = block.kind == socket.AF_INET6
         self.source, self.destination = ((1, 3), (1, 4)) if self.six else ((1, 1), (1, 2))
         paths = {path for path, _size in block.leaves}
         self.ports: tuple[Path, Path] | None = None
@@ -135,7 +131,7 @@ def _translated(block: Block, pairs: list[tuple[Path, Path]]) -> npt.NDArray[np.
 
 def _insertion(part: _Part, *, liberal: bool) -> Values:
     block = part.block
-    values = dict(_values(block.only(ct.MOVED)))
+    values = dict(block.only(ct.MOVED).values())
     ends = _Ends(block)
     translation: Values = []
     for pairs, kind, wanted in zip(
@@ -164,50 +160,14 @@ def _range(kind: int, targets: list[Bytes], six: bool) -> Values:
     return values
 
 
-# -- messages ------------------------------------------------------------------------------------
-
-
-def _values(block: Block) -> Values:
-    found, start = [], 0
-    for path, size in block.leaves:
-        found.append((path, block.rows[:, start : start + size]))
-        start += size
-    return found
-
-
 def _add(requests: Requests, kind: int, flags: int, family: int, values: Values) -> None:
     """Append a request for each row of `values`, numbered on from those that are there."""
-    form, places = _form([(path, value.shape[1]) for path, value in values], 0)
-    head = HEADER.pack(HEADER.size + GENERIC.size + len(form), kind, NLM_F_REQUEST | flags, 0, 0)
-    template = np.frombuffer(head + GENERIC.pack(family, 0, 0) + form, dtype=np.uint8)
-    entries, first = len(values[0][1]), len(requests.messages) + 1
-    matrix = np.tile(template, (entries, 1))
+    head = HEADER.pack(0, kind, NLM_F_REQUEST | flags, 0, 0) + GENERIC.pack(family, 0, 0)
+    matrix = render(head, values)
+    entries, width = matrix.shape
+    matrix[:, 0:4] = np.frombuffer(np.uint32(width).tobytes(), dtype=np.uint8)
+    first = len(requests.messages) + 1
     numbers = np.arange(first, first + entries, dtype=np.uint32)
     matrix[:, 8:12] = numbers.view(np.uint8).reshape(entries, 4)
-    for (_path, value), place in zip(values, places, strict=True):
-        start = place + HEADER.size + GENERIC.size
-        matrix[:, start : start + value.shape[1]] = value
-    data, width = memoryview(matrix.tobytes()), len(template)
+    data = memoryview(matrix.tobytes())
     requests.messages.extend(data[at : at + width] for at in range(0, len(data), width))
-
-
-def _form(leaves: list[tuple[Path, int]], at: int) -> tuple[bytes, list[int]]:
-    """Attributes whose values are still zero, and where each value goes (from `at` on)."""
-    parts, places = [], []
-    while leaves:
-        kind = leaves[0][0][0]
-        inner = []
-        while leaves and leaves[0][0][0] == kind:
-            path, size = leaves.pop(0)
-            inner.append((path[1:], size))
-        if inner[0][0]:
-            body, within = _form(inner, at + 4)
-            head = _ATTRIBUTE.pack(4 + len(body), kind | _NESTED)
-        else:
-            size = inner[0][1]
-            body, within = bytes((size + 3) & ~3), [at + 4]
-            head = _ATTRIBUTE.pack(4 + size, kind)
-        parts.append(head + body)
-        places.extend(within)
-        at += 4 + len(body)
-    return b"".join(parts), places

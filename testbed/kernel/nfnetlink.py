@@ -28,7 +28,7 @@ GENERIC = struct.Struct("=BBH")  # struct nfgenmsg: family, version, resource
 _PROTOCOL, _SOL_NETLINK = 12, 270
 _ADD_MEMBERSHIP, _CAP_ACK = 1, 10
 _ERROR, _DONE = 2, 3
-_INTERRUPTED = 0x10
+_INTERRUPTED, _END = 0x10, 20  # flag of messages, bytes of the one that ends a dump
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _BUFFER_BYTES = 8 << 20
@@ -105,8 +105,12 @@ class NfNetlink:
             whole = whole and not flags & _INTERRUPTED
             if answer == _ERROR:
                 raise _refusal(data[16:], purpose)
-            if answer == _DONE:
-                return datagrams, whole
+            # the end stands alone, or last in a datagram that had room for it
+            length, last, flags, _sequence, _port = HEADER.unpack_from(data, len(data) - _END)
+            if (length, last) == (_END, _DONE):
+                whole = whole and not flags & _INTERRUPTED
+                rest = data[:-_END]
+                return [*datagrams, rest] if rest else datagrams, whole
             datagrams.append(data)
 
     # -- telling ----------------------------------------------------------------------------

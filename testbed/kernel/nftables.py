@@ -22,6 +22,7 @@ from testbed.kernel.namespaces import NetworkNamespace
 _LIBRARY = "libnftables.so.1"
 _JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
 _HANDLE = 1 << 3
+_TERSE = 1 << 11
 
 
 class Nftables:
@@ -51,6 +52,10 @@ class Nftables:
         """The objects a `list` command gives, as libnftables-json(5) writes them."""
         said = self._run(command, _JSON | _HANDLE)
         return list(json.loads(said)["nftables"]) if said else []
+
+    def listing(self, table: str) -> str:
+        """A table ("ip filter") as text that `run` takes, without the elements of its sets."""
+        return self._run(f"list table {table}", _TERSE)
 
     def close(self) -> None:
         """Free the library's context."""
