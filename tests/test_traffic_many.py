@@ -6,6 +6,7 @@ import itertools
 import json
 import resource
 import socket
+import zlib
 from typing import Any
 
 import pytest
@@ -100,6 +101,17 @@ def test_a_greeting_begins_the_first_message_only() -> None:
     asker = Asker(1, b"GET /film")
     assert b"GET /film" in asker.ask(0.0, LEAST)
     assert b"GET /film" not in asker.ask(0.0, MOST)
+
+
+def test_payload_of_words_can_be_compressed_and_noise_cannot() -> None:
+    ratios = {}
+    for text in (False, True):
+        asker, checker = Asker(1, text=text), Checker()
+        message = asker.ask(0.0, 4096)
+        assert checker.heard(message) == [message]
+        ratios[text] = len(message) / len(zlib.compress(message))
+    assert ratios[False] < 1.05
+    assert ratios[True] > 1.8
 
 
 def test_a_limit_of_files_that_may_not_be_raised_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,12 +20,10 @@ from dataclasses import dataclass
 from testbed.errors import ExperimentError
 from traffic.emit import Emitter, clock
 from traffic.exchange import Asker
-from traffic.meter import TICK_S
 from traffic.program import Life, PeerVanished, Results
 from traffic.sockets import Transport, no_delay
 
 _CONNECTING = 256  # handshakes under way at once
-_WINDOW = 256  # messages of a connection without an echo; what is due beyond is passed over
 _BURST = 64  # exchanges sent, at most, before what came in is looked at
 _RECEIVE = 1 << 16
 _TOTAL_RETRANS = struct.Struct("=100xI")  # tcpi_total_retrans of struct tcp_info (linux/tcp.h)
@@ -33,7 +31,10 @@ _TOTAL_RETRANS = struct.Struct("=100xI")  # tcpi_total_retrans of struct tcp_inf
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a crowd does: rates per second, times in seconds, sizes in bytes."""
+    """What a crowd does: rates per second, times in seconds, sizes in bytes.
+
+    A connection has at most `window` messages without an echo; what is due beyond is passed over.
+    """
 
     connections: int
     rate: float
@@ -42,7 +43,10 @@ class Plan:
     call_rate: float
     patience_s: float
     duration_s: float | None
+    window: int
+    tick_s: float
     greeting: bytes = b""
+    text: bool = False
 
 
 class Connection:
@@ -53,9 +57,9 @@ class Connection:
         "state", "unsent",
     )  # fmt: skip
 
-    def __init__(self, number: int, sock: socket.socket, greeting: bytes) -> None:
+    def __init__(self, sock: socket.socket, asker: Asker) -> None:
         self.sock = sock
-        self.asker = Asker(number, greeting)
+        self.asker = asker
         self.state = "opening"  # then "live", and at the end "answered" or why it was lost
         self.unsent = b""
         self.last: float | None = None  # when the last echo came
@@ -67,13 +71,10 @@ class Connection:
         """Was it neither lost nor closed?"""
         return self.state in ("live", "answered")
 
-    def ask(self, now: float, size: int) -> bool:
-        """Send the next message, unless too many have no echo yet."""
-        if len(self.asker.waiting) >= _WINDOW:
-            return False
+    def ask(self, now: float, size: int) -> None:
+        """Send the next message."""
         self.unsent += self.asker.ask(now, size)
         self.flush()
-        return True
 
     def flush(self) -> None:
         """Give the kernel what it takes; the rest goes with the next echo, which makes room."""
@@ -100,26 +101,32 @@ class Connection:
 
 
 class _Ticks:
-    """Samples per 100 ms of the one clock: exchanges a second, slowest of them, live ones."""
+    """Samples at multiples of `tick_s` of the one clock: what was echoed, and who is live."""
 
-    def __init__(self, emit: Emitter) -> None:
-        self._emit = emit
-        self._bin = int(clock() / TICK_S)
-        self._count, self._slowest = 0, 0.0
+    def __init__(self, emit: Emitter, tick_s: float) -> None:
+        self._emit, self._tick_s = emit, tick_s
+        self._bin = int(clock() / tick_s)
+        self._count, self._bytes, self._slowest = 0, 0, 0.0
 
-    def add(self, took: float) -> None:
+    def add(self, took: float, size: int) -> None:
+        """One exchange of `size` bytes each way took so long."""
         self._count += 1
+        self._bytes += size
         self._slowest = max(self._slowest, took)
 
     def advance(self, now: float, live: int) -> None:
-        while self._bin < int(now / TICK_S):
+        """Emit the samples of the intervals that ended before `now`."""
+        while self._bin < int(now / self._tick_s):
             self._bin += 1
-            at = self._bin * TICK_S
-            self._emit.sample("exchanges", self._count / TICK_S, "1/s", time_s=at)
-            self._emit.sample("connections", live, "", time_s=at)
-            if self._count:
-                self._emit.sample("round_trip_max", self._slowest, "s", time_s=at)
-            self._count, self._slowest = 0, 0.0
+            self._flush(self._bin * self._tick_s, live)
+
+    def _flush(self, at: float, live: int) -> None:
+        self._emit.sample("exchanges", self._count / self._tick_s, "1/s", time_s=at)
+        self._emit.sample("goodput", self._bytes * 8 / self._tick_s, "bit/s", time_s=at)
+        self._emit.sample("connections", live, "", time_s=at)
+        if self._count:
+            self._emit.sample("round_trip_max", self._slowest, "s", time_s=at)
+        self._count, self._bytes, self._slowest = 0, 0, 0.0
 
 
 class Crowd:
@@ -147,7 +154,7 @@ class Crowd:
         began = clock()
         self._open()
         self._life.emit.ready(connections=self._live, seconds=round(clock() - began, 6))
-        self._ticks = _Ticks(self._life.emit)
+        self._ticks = _Ticks(self._life.emit, self._plan.tick_s)
         self._exchange()
         called = self._call_roll()
         for each in self._all:
@@ -186,7 +193,8 @@ class Crowd:
         status = sock.connect_ex(self._server)
         if status not in (0, errno.EINPROGRESS):
             raise self._refused(status)
-        connection = Connection(number, sock, self._plan.greeting)
+        asker = Asker(number, self._plan.greeting, text=self._plan.text)
+        connection = Connection(sock, asker)
         self._all.append(connection)
         self._by_fd[sock.fileno()] = connection
         self._poller.register(sock.fileno(), select.EPOLLOUT)
@@ -240,8 +248,11 @@ class Crowd:
     def _ask(self, connection: Connection, now: float) -> None:
         if connection.state != "live":
             return
+        if len(connection.asker.waiting) >= self._plan.window and not self._calling:
+            self._skipped += 1
+            return
         try:
-            self._skipped += not connection.ask(now, self._plan.size)
+            connection.ask(now, self._plan.size)
         except OSError as error:
             self._lost(connection, error)
 
@@ -280,7 +291,7 @@ class Crowd:
             self._silence, self._silence_at = now - self._last_echo, self._last_echo
         self._last_echo = now
         if self._ticks is not None:
-            self._ticks.add(now - sent)
+            self._ticks.add(now - sent, size)
 
     def _lost(self, connection: Connection, error: OSError) -> None:
         self._end(connection, "reset" if error.errno == errno.ECONNRESET else "failed")

@@ -4,11 +4,12 @@ A client's message carries the number of its connection, its own number, noise, 
 all that and the digest of the message before.  The server checks the digest, so that nothing can
 be missing, doubled, changed or of another connection, and echoes the message whole; the client
 compares.  Wire format, big-endian: magic (4), size (2), connection (4), number (4), noise,
-digest (8, BLAKE2b).
+digest (8, BLAKE2b).  Noise is random bytes, or, where compression matters, words.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 import struct
@@ -24,6 +25,15 @@ LEAST, MOST = 64, 16_384
 _NOISE = random.Random("exchange").randbytes(1 << 16)
 
 
+@functools.cache
+def _text() -> bytes:
+    """Words by Zipf's law, as in the texts of a language."""
+    numbers, letters = random.Random("words"), "etaoinshrdlucmfwygpbvk"
+    words = ["".join(numbers.choices(letters, k=numbers.randint(2, 9))) for _ in range(3000)]
+    weights = [1 / place for place in range(1, len(words) + 1)]
+    return " ".join(numbers.choices(words, weights, k=len(_NOISE) // 3)).encode()[: len(_NOISE)]
+
+
 class Corrupt(ExperimentError):
     """What arrived is not what was sent."""
 
@@ -35,12 +45,14 @@ def _digest(before: bytes, body: bytes) -> bytes:
 class Asker:
     """The client's end of one connection: makes messages, compares their echoes.
 
-    `greeting` begins the first message's noise: something that middleboxes may look for.
+    `greeting` begins the first message's noise: something that middleboxes may look for.  With
+    `text` the noise is words, which compress about as texts do.
     """
 
-    __slots__ = ("_buffer", "_connection", "_greeting", "_last", "_number", "waiting")
+    __slots__ = ("_buffer", "_connection", "_greeting", "_last", "_noise", "_number", "waiting")
 
-    def __init__(self, connection: int, greeting: bytes = b"") -> None:
+    def __init__(self, connection: int, greeting: bytes = b"", *, text: bool = False) -> None:
+        self._noise = _text() if text else _NOISE
         self._connection = connection
         self._greeting = greeting
         self._number = 0
@@ -52,8 +64,8 @@ class Asker:
     def ask(self, now: float, size: int) -> bytes:
         """The next message, `size` bytes long (`LEAST` to `MOST`)."""
         room = size - _HEAD.size - _DIGEST
-        start = (self._connection * 8191 + self._number * 127) % (len(_NOISE) - room)
-        noise = _NOISE[start : start + room]
+        start = (self._connection * 8191 + self._number * 127) % (len(self._noise) - room)
+        noise = self._noise[start : start + room]
         if self._number == 0 and self._greeting:
             noise = (self._greeting + noise)[:room]
         body = _HEAD.pack(_MAGIC, size, self._connection, self._number) + noise

@@ -24,6 +24,7 @@ from testbed.errors import MachineError
 from traffic import sockets
 from traffic.crowd import Crowd, Plan
 from traffic.exchange import LEAST, MOST, Checker, Corrupt
+from traffic.meter import TICK_S
 from traffic.program import Life, Parser, Results, amount, port, run, whole
 
 PORT = 5004
@@ -50,6 +51,10 @@ def parser() -> argparse.ArgumentParser:
     add("--calling", type=amount, default=2500.0, metavar="N", help="of the roll, a second: 2500")
     add("--patience", type=amount, default=5.0, metavar="S",
         help="for handshakes, and for answers to the roll: 5 s")  # fmt: skip
+    add("--window", type=whole, default=256, metavar="N",
+        help="messages of a connection without an echo; no more are sent then: 256")  # fmt: skip
+    add("--every", type=amount, default=TICK_S, metavar="S", help="between samples: 0.1 s")
+    add("--text", action="store_true", help="payload of words, which can be compressed")
     add("--greeting", default="", metavar="TEXT", help="begins the first message's payload")
     for role in (server, client):
         role.add_argument("--port", type=port, default=PORT, help=f"default: {PORT}")
@@ -103,6 +108,9 @@ def plan(options: argparse.Namespace) -> Plan:
         call_rate=options.calling,
         patience_s=options.patience,
         duration_s=options.duration,
+        window=options.window,
+        tick_s=options.every,
+        text=options.text,
         greeting=options.greeting.encode(),
     )
 
