@@ -15,9 +15,9 @@ Line = dict[str, Any]
 class Program:
     """A traffic program in a node (anything with Mininet's `popen`); ends with the block."""
 
-    def __init__(self, node: Any, module: str, *arguments: str) -> None:
+    def __init__(self, node: Any, module: str, *arguments: str, package: str = "traffic") -> None:
         pipe = subprocess.PIPE
-        argv = [sys.executable, "-m", f"traffic.{module}", *arguments]
+        argv = [sys.executable, "-m", f"{package}.{module}", *arguments]
         self.process = node.popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         self.lines: list[Line] = []
 
