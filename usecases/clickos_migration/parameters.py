@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.run import Parameters, parameter
+from usecases.clickos_migration.orchestrator import Policy
+from usecases.clickos_migration.prices import Prices
 
 _ACCESS_SHARE = 0.2  # of the direct path's round trip, between the clients and M1
 _PEERING_DELAY_MS = 1.0
@@ -71,9 +73,71 @@ class Redirect(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PriceList(Parameters):
+    """What capacity costs, in any currency."""
+
+    owned: float = parameter(
+        1.0, help="a Mb/s of the own path, used or not, for a second", minimum=0
+    )
+    rented: float = parameter(1.5, help="a megabit carried by a rented network", minimum=0)
+    function: float = parameter(0.2, help="a rented function for a second", minimum=0)
+
+    @property
+    def prices(self) -> Prices:
+        """As the cost model takes them."""
+        return Prices(owned=self.owned, rented=self.rented, function=self.function)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Burst(Parameters):
+    """Variant burst: a flash crowd in two waves at operator A, whose direct path is too small."""
+
+    base: int = parameter(16, help="connections before and after", minimum=1, maximum=500)
+    waves: tuple[int, ...] = parameter(
+        (24, 16), help="connections of each wave", minimum=1, maximum=500
+    )
+    demand: float = parameter(
+        0.25, unit="Mb/s", help="what a connection asks for, each way", minimum=0.01, maximum=20
+    )
+    large: float = parameter(
+        18.0, unit="Mb/s", help="rate of the own path provisioned for the crowd", minimum=0.5
+    )
+    lead: float = parameter(2.5, unit="s", help="before the first wave", minimum=1)
+    spacing: float = parameter(3.0, unit="s", help="between waves", minimum=0.5)
+    stay: float = parameter(5.0, unit="s", help="how long all stay after the last wave", minimum=1)
+    tail: float = parameter(2.0, unit="s", help="after the crowd has left", minimum=0.5)
+    full: float = parameter(
+        90.0, unit="%", help="load from which the own path counts as full", minimum=10, maximum=100
+    )
+    target: float = parameter(
+        75.0, unit="%", help="load of the own path while capacity is rented", minimum=5, maximum=100
+    )
+    hold: float = parameter(
+        0.3, unit="s", help="how long it must be full before capacity is rented", minimum=0
+    )
+    dear_compute: PriceList = PriceList(owned=1, rented=0.6, function=3.5)
+    dear_network: PriceList = PriceList(owned=5, rented=4, function=0.5)
+
+    @property
+    def clients(self) -> int:
+        """Hosts that the connections come from."""
+        return 1 + len(self.waves)
+
+    def policy(self, capacity_mbps: float) -> Policy:
+        """When to rent, for an own path of this rate."""
+        return Policy(
+            capacity_mbps=capacity_mbps,
+            full=self.full / 100,
+            target=self.target / 100,
+            hold_s=self.hold,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClickosMigrationParameters(Parameters):
     """All of them."""
 
     paths: Paths = Paths()
     redirect: Redirect = Redirect()
+    burst: Burst = Burst()
     congestion: str = parameter("cubic", help="congestion control", choices=("reno", "cubic"))
