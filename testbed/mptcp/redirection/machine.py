@@ -29,7 +29,7 @@ import math
 from enum import Enum
 
 from testbed.errors import ExperimentError
-from testbed.mptcp.options import AddAddr, Dss, MpFastclose
+from testbed.mptcp.redirection.announcing import Announcing
 from testbed.mptcp.redirection.clearing import Clearing
 from testbed.mptcp.redirection.messages import (
     Abort,
@@ -37,7 +37,6 @@ from testbed.mptcp.redirection.messages import (
     Block,
     Closed,
     Command,
-    Direction,
     Done,
     Echoed,
     Event,
@@ -59,12 +58,9 @@ from testbed.mptcp.redirection.messages import (
     Unsample,
 )
 from testbed.mptcp.redirection.retirement import Phase, Retirement
-from testbed.mptcp.redirection.segment import Flags, Segment
+from testbed.mptcp.redirection.segment import ending
 from testbed.mptcp.redirection.tracking import Tracking
 
-_MOST_ATTEMPTS = 12
-_FIRST_RETRY_S = 0.1  # while the round trip time is not known
-_SHORTEST_RETRY_S, _LONGEST_RETRY_S, _BACK_OFF = 0.02, 1.0, 1.5
 _SYN_S = 4.0  # from echo to SYN: two may be lost, sent again after 1 s and 3 s
 _JOIN_S = 8.0  # from SYN to fourth ACK
 _CLOSING_S = 1.0  # for a join that was under way when the old subflow closed
@@ -96,38 +92,40 @@ _BEFORE_SYN = (State.PREPARING, State.WAITING, State.ANNOUNCING, State.ECHOED)
 class Redirection:
     """The machine of one connection.  `start` it, then `handle` events; both give commands.
 
-    `keys` is None where none are known, which ends it at once.  `timeout_s` is the longest that
-    it may take until the client has joined; the tear-down has limits of its own.  Times are
-    seconds of one clock of the caller's.
+    `timeout_s` is the longest that it may take until the client has joined; the tear-down has
+    limits of its own.  Times are seconds of one clock of the caller's.
 
-    `attempts` counts announcements; `announced_s`, `echoed_s`, `syn_s`, `joined_s` and `ended_s`
-    say when the first announcement, the echo, the join's SYN, its fourth ACK and the end were.
+    `announced_s`, `echoed_s`, `syn_s`, `joined_s` and `ended_s` say when the first announcement,
+    the echo, the join's SYN, its fourth ACK and the end were.
     """
 
     def __init__(
         self,
-        keys: Keys | None,
+        keys: Keys,
         announcement: Announcement,
         *,
         tear_down: TearDown = TearDown.BOTH,
         timeout_s: float = 10.0,
     ) -> None:
         self.state = State.NEW
-        self.attempts = 0
         self.announced_s: float | None = None
         self.echoed_s: float | None = None
         self.syn_s: float | None = None
         self.joined_s: float | None = None
         self.ended_s: float | None = None
-        self._keys, self._announcement = keys, announcement
         self._tear_down, self._timeout_s = tear_down, timeout_s
         self._tracking = Tracking()
+        self._announcing = Announcing(keys, announcement, self._tracking)
         self._installed: set[Command] = set()
         self._retirement: Retirement | None = None
         self._clearing: Clearing | None = None
         self._closing = ""
-        self._failures: list[str] = []
         self._limit_s = self._next_s = math.inf
+
+    @property
+    def attempts(self) -> int:
+        """Announcements made."""
+        return self._announcing.attempts
 
     @property
     def deadline(self) -> float:
@@ -142,8 +140,6 @@ class Redirection:
         """The first commands; a machine starts once."""
         if self.state is not State.NEW:
             raise ExperimentError("a redirection starts once", remedy="make a new machine")
-        if self._keys is None:
-            return self._conclude(Outcome.NOT_MPTCP, Outcome.NOT_MPTCP.value, now_s)
         self.state = State.PREPARING
         self._limit_s = now_s + self._timeout_s
         return self._install(Sample(), Rewrite())
@@ -185,33 +181,25 @@ class Redirection:
             self._tracking.see(event.direction, event.segment, now_s)
         if self._retirement is not None:
             return self._retire(self._retirement.sampled(event, now_s), now_s)
-        reason = _ending(event.segment)
+        reason = ending(event.segment)
         if reason:
             return self._closed(reason, now_s)
         if self.state is State.WAITING:
             return self._announce(now_s)
-        if self.state is State.ANNOUNCING and event.direction is Direction.TO_SERVER:
-            options = event.segment.mptcp
-            if any(self._announcement.echoed_by(o) for o in options if isinstance(o, AddAddr)):
-                return self._echoed(now_s)
+        if self.state is State.ANNOUNCING and self._announcing.echoed_by(event):
+            return self._echoed(now_s)
         return []
 
     def _announce(self, now_s: float) -> list[Command]:
-        if not self._tracking.ready(Direction.TO_CLIENT):
+        if not self._announcing.possible:
             self.state = State.WAITING
             return []
-        assert self._keys is not None
-        self.state = State.ANNOUNCING
-        self.announced_s = now_s if self.announced_s is None else self.announced_s
-        self.attempts += 1
-        self._next_s = now_s + self._retry_s()
-        option = self._announcement.option(self._keys)
-        return [self._tracking.acknowledgement(Direction.TO_CLIENT, [option])]
-
-    def _retry_s(self) -> float:
-        round_trip_s = self._tracking.round_trip_s(Direction.TO_CLIENT)
-        first_s = _FIRST_RETRY_S if round_trip_s is None else 2 * round_trip_s + _SHORTEST_RETRY_S
-        return min(first_s * _BACK_OFF ** (self.attempts - 1), _LONGEST_RETRY_S)
+        if self.state is not State.ANNOUNCING:
+            self.state = State.ANNOUNCING
+            self.announced_s = now_s
+        commands = self._announcing.announce(now_s)
+        self._next_s = self._announcing.deadline
+        return commands
 
     def _echoed(self, now_s: float) -> list[Command]:
         if self.state is State.ANNOUNCING:
@@ -281,7 +269,7 @@ class Redirection:
 
     def _failed(self, command: Command, reason: str, now_s: float) -> list[Command]:
         if isinstance(command, Inject):
-            self._failures.append(reason)
+            self._announcing.failed(reason)
             return []
         if command not in self._installed or self._irrevocable:
             return []
@@ -300,7 +288,7 @@ class Redirection:
             return []
         if self._retirement is not None:
             return self._retire(self._retirement.tick(now_s), now_s)
-        more = self.attempts < _MOST_ATTEMPTS and now_s < self._limit_s
+        more = not self._announcing.exhausted and now_s < self._limit_s
         if self.state is State.ANNOUNCING and more:
             return self._announce(now_s)
         return self._conclude(*self._verdict(), now_s)
@@ -312,10 +300,8 @@ class Redirection:
                 return Outcome.FAILED, "no answer to the request to rewrite at the next hop"
             case State.WAITING:
                 outcome = Outcome.NO_TRAFFIC
-            case State.ANNOUNCING if len(self._failures) >= self.attempts:
-                return Outcome.FAILED, self._failures[-1]
             case State.ANNOUNCING:
-                outcome = Outcome.NO_ECHO
+                return self._announcing.verdict()
             case State.ECHOED:
                 outcome = Outcome.LIMITS
             case _ if self._closing:
@@ -348,15 +334,3 @@ class Redirection:
         self.state = State.FINISHED
         self.ended_s = now_s
         return [*commands, Finished(self._clearing.outcome, self._clearing.reason)]
-
-
-def _ending(segment: Segment) -> str:
-    """How a segment ends its subflow or its connection, in words; empty where it does not."""
-    if segment.flags & (Flags.FIN | Flags.RST):
-        return "an end closed the old subflow"
-    if segment.option(MpFastclose) is not None:
-        return "an end closed the connection"
-    signal = segment.option(Dss)
-    if signal is not None and signal.data_fin:
-        return "an end has sent all its data, after which no join is accepted"
-    return ""

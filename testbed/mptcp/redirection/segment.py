@@ -25,7 +25,16 @@ from typing import TypeVar
 
 from testbed.errors import TestbedError
 from testbed.mptcp.counters import Address
-from testbed.mptcp.options import KIND, Option, OptionError, parse, tcp_options
+from testbed.mptcp.options import (
+    KIND,
+    Dss,
+    MpFail,
+    MpFastclose,
+    Option,
+    OptionError,
+    parse,
+    tcp_options,
+)
 
 ETHERNET_HEADER = 14
 _IPV4, _IPV6, _TCP = 0x0800, 0x86DD, 6
@@ -154,6 +163,21 @@ class Segment:
             raise SegmentError(f"a field of a segment is out of its range ({error})") from error
         checksum = internet_checksum(addresses + struct.pack("!II", size, _TCP) + header)
         return header[:16] + struct.pack("!H", checksum) + header[18:]
+
+
+def ending(segment: Segment) -> str:
+    """How a segment ends its subflow or its connection, in words; empty where it does not."""
+    if segment.flags & (Flags.FIN | Flags.RST):
+        return "an end closed the old subflow"
+    for option in segment.mptcp:
+        match option:
+            case MpFastclose():
+                return "an end closed the connection"
+            case MpFail():
+                return "an end fell back to plain TCP"
+            case Dss(data_fin=True):
+                return "an end has sent all its data, after which no join is accepted"
+    return ""
 
 
 def pure_ack(
