@@ -110,6 +110,14 @@ def _png(canvas: Canvas) -> bytes:
 # -- what use cases draw with --------------------------------------------------------------------
 
 
+def _drawn(results: Results, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The variants to draw; without any the figure would be empty axes."""
+    names = asked or results.variants
+    if not names:
+        raise MissingData("no trial came to its end")
+    return names
+
+
 def band(
     axes: Axes,
     results: Results,
@@ -126,7 +134,7 @@ def band(
     Samples are averaged within bins of `bin_s` seconds; sources are summed (or `combine="mean"`).
     It ends where the shortest trial does.  The x axis is labelled; values are times `scale`.
     """
-    for variant in variants or results.variants:
+    for variant in _drawn(results, variants):
         curve = _binned(results, metric, variant, source, bin_s, combine) * scale
         shape, count = results.look(variant), curve.notna().sum(axis=1)
         mean, spread = curve.mean(axis=1), curve.std(axis=1)
@@ -171,7 +179,7 @@ def bars(
 
     The mean stands above its bar to `digits` significant digits.
     """
-    names = variants or results.variants
+    names = _drawn(results, variants)
     top = 0.0
     for place, variant in enumerate(names):
         values = [value * scale for value in results.values(metric, variant=variant, source=source)]
@@ -225,7 +233,7 @@ def against(
     where = results.parameter_of(key)
     if len(set(where.values())) < 2:
         raise MissingData(f"needs bundles with several values of {key} (testbed sweep makes them)")
-    for variant in variants or results.variants:
+    for variant in _drawn(results, variants):
         frame = results.frame(metric, variant=variant, source=source)
         groups = (frame.value * scale).groupby(frame.bundle.map(where))
         points = {at: estimate(list(values)) for at, values in groups}
@@ -250,7 +258,7 @@ def cdf(
     variants: tuple[str, ...] = (),
 ) -> None:
     """Share of `metric`'s samples that are at most x, all repeats together, per variant."""
-    for variant in variants or results.variants:
+    for variant in _drawn(results, variants):
         values = sorted(results.samples(metric, variant=variant, source=source).value * scale)
         shares = [(k + 1) / len(values) for k in range(len(values))]
         shape = results.look(variant)

@@ -28,7 +28,7 @@ from testbed.run import (
 )
 
 FAULTS = (
-    "none", "crash", "exit", "die", "kill-trial", "fill-disk", "hang", "bug", "missing", "garbage",
+    "none", "crash", "quiet", "die", "kill-trial", "fill-disk", "hang", "bug", "missing", "garbage",
 )  # fmt: skip
 
 PROGRAM = """
@@ -46,7 +46,7 @@ for step in range(steps):
         say(kind="event", time=time.monotonic(), name="halfway", step=step)
     time.sleep(pause)
 if len(sys.argv) > 5:
-    sys.exit(sys.argv[5])
+    sys.exit(sys.argv[5] or 0)
 say(kind="done", bytes=size)
 """
 
@@ -165,8 +165,8 @@ class Tiny(UseCase[TinyParameters]):
                 str(params.steps), str(params.pause)]  # fmt: skip
         due = params.faulty_repeat in (-1, record.trial.repeat)
         fault = params.fault if due else "none"
-        if fault == "crash":
-            argv.append("no route to host")
+        if fault in ("crash", "quiet"):
+            argv.append({"crash": "no route to host", "quiet": ""}[fault])
         sender = await NodeProcess.start(net["h1"], argv, record, name="sender")
         await sender.ready()
         record.progress(0.5, "sending")
@@ -180,6 +180,7 @@ class Tiny(UseCase[TinyParameters]):
             os.kill(sender.pid, signal.SIGKILL)
             await asyncio.sleep(60)
         elif fault == "kill-trial":
+            await sender.event("halfway", 30)
             record.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         elif fault == "hang":
