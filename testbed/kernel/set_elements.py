@@ -16,7 +16,7 @@ import numpy as np
 
 from testbed.kernel.namespaces import NetworkNamespace
 from testbed.kernel.nfnetlink import GENERIC, SUBSYSTEM_NFTABLES, NfNetlink
-from testbed.kernel.records import Block, Form, render
+from testbed.kernel.records import Block, Bytes, Form, render
 from testbed.kernel.rtnetlink import NLM_F_CREATE, attribute, attributes
 
 GETSET, NEWSETELEM, GETSETELEM, DELSETELEM = 10, 12, 13, 14
@@ -179,13 +179,38 @@ class Sets:
 
 def _parts(blocks: Iterable[Block]) -> Iterator[bytes]:
     """Elements as lists, none longer than an attribute may be."""
-    for block in blocks:
-        if not len(block):
-            continue
-        matrix = render(bytes(4), block.values())
+    full = [block for block in blocks if len(block)]
+    if any(block.columns((_FLAGS,)) for block in full):
+        yield from _in_order(full)
+        return
+    for block in full:
+        matrix = _rendered(block)
         width = matrix.shape[1]
-        head = struct.pack("=HH", width, _LIST_ELEMENT | 0x8000)
-        matrix[:, :4] = np.frombuffer(head, dtype=np.uint8)
         data, step = matrix.tobytes(), _LIST_BYTES // width * width
         for at in range(0, len(data), step):
             yield data[at : at + step]
+
+
+def _in_order(blocks: Iterable[Block]) -> Iterator[bytes]:
+    """Where intervals begin and end, which the kernel takes in ascending order only."""
+    elements = sorted(
+        (key, not block.columns((_FLAGS,)), row.tobytes())
+        for block in blocks
+        for key, row in zip(_values(block, _KEY), _rendered(block), strict=True)
+    )
+    size = max(len(element) for _key, _begins, element in elements)
+    step = _LIST_BYTES // size
+    for at in range(0, len(elements), step):
+        yield b"".join(element for _key, _begins, element in elements[at : at + step])
+
+
+def _values(block: Block, kind: int) -> list[bytes]:
+    value = block.value((kind,))
+    return [b""] * len(block) if value is None else [each.tobytes() for each in value]
+
+
+def _rendered(block: Block) -> Bytes:
+    matrix = render(bytes(4), block.values())
+    head = struct.pack("=HH", matrix.shape[1], _LIST_ELEMENT | 0x8000)
+    matrix[:, :4] = np.frombuffer(head, dtype=np.uint8)
+    return matrix

@@ -67,7 +67,7 @@ CLIENTS = Scope(connections=False, static_sets=False)
 class TableState:
     """State of one table: values of counters and quotas (None: left alone), and sets."""
 
-    values: tuple[str, ...] | None
+    values: state_values.Values | None
     sets: Mapping[str, Elements]
 
 
@@ -109,8 +109,7 @@ class Change:
                 sets = {
                     name: Elements(tuple(unpack(next(waiting))), now_s) for name in told["sets"]
                 }
-                values = None if told["values"] is None else tuple(told["values"])
-                tables[table] = TableState(values, sets)
+                tables[table] = TableState(told["values"], sets)
             return cls(Difference(Entries(unpack(changed)), Entries(unpack(gone))), tables)
         except (zlib.error, struct.error, ValueError, KeyError, StopIteration, TypeError) as error:
             raise TestbedError(f"this is no encoded state: {error!r}") from error
