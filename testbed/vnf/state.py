@@ -19,7 +19,7 @@ import struct
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
 
@@ -29,7 +29,7 @@ from testbed.kernel.conntrack import ConntrackTable, Difference, Entries, Refusa
 from testbed.kernel.nftables import Nftables
 from testbed.kernel.records import pack, unpack
 from testbed.kernel.set_elements import Elements, NamedSet, Sets
-from testbed.vnf import state_values
+from testbed.vnf import labels, state_values
 
 _LENGTH = struct.Struct("!I")
 
@@ -57,10 +57,11 @@ class Scope:
     connections: bool = True
     static_sets: bool = True  # sets that only commands change
     values: bool = True  # counters, quotas
+    labels: bool = False  # those of connections, by client
 
 
 EVERYTHING = Scope()
-CLIENTS = Scope(connections=False, static_sets=False)
+CLIENTS = Scope(connections=False, static_sets=False, labels=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,21 +78,23 @@ class Change:
 
     connections: Difference
     tables: Mapping[str, TableState]
+    labels: Mapping[str, int] | None = None  # by client; None: as they were
 
     def __len__(self) -> int:
-        """Entries and elements told."""
+        """Entries, elements and labels told."""
         sets = (len(e) for table in self.tables.values() for e in table.sets.values())
-        return len(self.connections) + sum(sets)
+        return len(self.connections) + sum(sets) + len(self.labels or ())
 
     def encode(self) -> bytes:
         """The change in few bytes."""
         parts = [pack(self.connections.changed.movable()), pack(self.connections.gone.named())]
-        about: dict[str, object] = {}
+        tables: dict[str, object] = {}
         now_s = time.monotonic()
         for table, state in self.tables.items():
-            about[table] = {"values": state.values, "sets": list(state.sets)}
+            tables[table] = {"values": state.values, "sets": list(state.sets)}
             parts += [pack(elements.aged(now_s).blocks) for elements in state.sets.values()]
-        parts.insert(0, json.dumps(about).encode())
+        about = {"tables": tables, "labels": self.labels}
+        parts.insert(0, json.dumps(about, separators=(",", ":")).encode())
         framed = b"".join(_LENGTH.pack(len(part)) + part for part in parts)
         return zlib.compress(framed, 6)
 
@@ -105,12 +108,14 @@ class Change:
         try:
             about, changed, gone, *rest = _parts(zlib.decompress(data))
             now_s, waiting, tables = time.monotonic(), iter(rest), {}
-            for table, told in json.loads(about).items():
+            told_all = json.loads(about)
+            for table, told in told_all["tables"].items():
                 sets = {
                     name: Elements(tuple(unpack(next(waiting))), now_s) for name in told["sets"]
                 }
                 tables[table] = TableState(told["values"], sets)
-            return cls(Difference(Entries(unpack(changed)), Entries(unpack(gone))), tables)
+            connections = Difference(Entries(unpack(changed)), Entries(unpack(gone)))
+            return cls(connections, tables, told_all["labels"])
         except (zlib.error, struct.error, ValueError, KeyError, StopIteration, TypeError) as error:
             raise TestbedError(f"this is no encoded state: {error!r}") from error
 
@@ -131,6 +136,7 @@ class FunctionState:
     connections: Entries
     tables: Mapping[str, TableState]
     time_s: float  # CLOCK_MONOTONIC
+    labels: Mapping[str, int] = field(default_factory=dict)  # by client
 
     @classmethod
     def take(cls, function: Stateful, scope: Scope = EVERYTHING) -> FunctionState:
@@ -160,7 +166,9 @@ class FunctionState:
             }
             tables[name] = TableState(state.values if values else None, sets)
         passed_s = self.time_s - earlier.time_s
-        return Change(self.connections.since(earlier.connections, passed_s=passed_s), tables)
+        connections = self.connections.since(earlier.connections, passed_s=passed_s)
+        labelled = None if self.labels == earlier.labels else self.labels
+        return Change(connections, tables, labelled)
 
 
 class Access:
@@ -194,11 +202,13 @@ class Access:
     def take(self, scope: Scope = EVERYTHING) -> FunctionState:
         """The state now."""
         time_s = time.monotonic()
-        connections = self._connections.dump() if scope.connections else Entries()
+        wanted = scope.connections or scope.labels
+        connections = self._connections.dump() if wanted else Entries()
+        known = labels.of_clients(connections) if scope.labels else {}
         tables = {
             name: self._taken(name, sets, scope, time_s) for name, sets in self._tables.items()
         }
-        return FunctionState(connections, tables, time_s)
+        return FunctionState(connections if scope.connections else Entries(), tables, time_s, known)
 
     def _taken(self, table: str, sets: Sets, scope: Scope, time_s: float) -> TableState:
         values = state_values.read(self._nft.listing(table)) if scope.values else None
@@ -218,6 +228,8 @@ class Access:
                     f"this function has no table {name}", remedy="use the same program"
                 )
             self._put_table(name, sets, state)
+        if change.labels is not None:
+            labels.remember(self._nft, change.labels)
         self._connections.delete(change.connections.gone)
         self._connections.delete(change.connections.changed)
         return self._connections.insert(change.connections.changed)
