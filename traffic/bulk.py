@@ -50,6 +50,9 @@ def parser(prog: str = "traffic.bulk") -> argparse.ArgumentParser:
     length.add_argument("--duration", type=amount, metavar="S", help="default: 10 s")
     length.add_argument("--bytes", type=whole, metavar="N", help="in each direction")
     add_client_arguments(client)
+    client.add_argument(
+        "--rate", type=amount, default=0.0, metavar="BPS", help="pace it (default: as it goes)"
+    )
     for role, when in ((server, "with --once, "), (client, "")):
         role.add_argument(
             "--arrivals", action="store_true", help=f"{when}report when payload arrived"
@@ -83,7 +86,12 @@ def main(options: argparse.Namespace, life: Life) -> Results:
         return serve(options, life)
     duration = 0.0 if options.bytes else options.duration or 10.0
     source = Source(
-        bytes=options.bytes or 0, duration_s=duration, seed=options.seed, mark=options.mark
+        bytes=options.bytes or 0,
+        duration_s=duration,
+        rate_bps=options.rate,
+        off_s=0.0,  # one period follows the other
+        seed=options.seed,
+        mark=options.mark,
     )
     return transfer(options, life, source)
 
