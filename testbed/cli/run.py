@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from testbed.run.bundle import Bundle
     from testbed.run.usecase import UseCase
 
+_variant_option = click.option(
+    "--variant", "variants", multiple=True, metavar="NAME", help="Only this variant."
+)
+
 
 @click.command("run")
 @click.argument("use_case", metavar="USE-CASE")
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
               help="Change a parameter (--set wifi.bw=5Mb/s); see `testbed show`.")  # fmt: skip
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml",
               help="Parameters from a file; --set goes before it.")  # fmt: skip
-@click.option("--variant", "variants", multiple=True, metavar="NAME", help="Only this variant.")
+@_variant_option
 @click.option("--observe", "every", default="", metavar="INTERVAL",
               help="Sample interfaces, queues and sockets this often (50ms).")  # fmt: skip
 @observe_options
@@ -69,6 +73,7 @@ def run_command(
 @click.command("sweep")
 @click.argument("use_case", metavar="USE-CASE")
 @click.argument("grid", type=click.Path(path_type=Path), metavar="GRID.toml")
+@_variant_option
 @run_options
 @common
 def sweep_command(
