@@ -40,6 +40,7 @@ class Operators(Topo):
     """The topology above: rates in Mb/s, delays one way, losses in percent each way.
 
     `clients` and `servers` count hosts, `middleboxes` those in data centre 2 (m2, m3, ...).
+    `queue` is that of both wide-area paths ("100p", "64KB", "50ms"; default: 100 ms).
     Links inside the operators, of clients and of servers are not shaped.
     """
 
@@ -57,6 +58,7 @@ class Operators(Topo):
         other_bw: float | None = 20,
         other_delay: str | float | None = "18ms",
         other_loss: float | None = None,
+        queue: str | int | None = None,
         peering_bw: float | None = None,
         peering_delay: str | float | None = "2ms",
         dc_bw: float | None = 50,
@@ -73,10 +75,12 @@ class Operators(Topo):
         for border in ("a1", "a2"):
             self.addLink("m1", border)
             self.addLink(border, "transit")
-        self.addLink("transit", "far", **options(direct_bw, direct_delay, direct_loss))
+        direct = options(direct_bw, direct_delay, direct_loss, queue=queue)
+        other = options(other_bw, other_delay, other_loss, queue=queue)
+        self.addLink("transit", "far", **direct)
         self.addLink("a1", "b1", **options(peering_bw, peering_delay))
         self.addLink("b1", "b2")
-        self.addLink("b2", "far", **options(other_bw, other_delay, other_loss))
+        self.addLink("b2", "far", **other)
         self.addLink("b1", "dc2")
         self.addLink("m1", "dc1")
         self.addLink("dc1", "dci", **options(dc_bw, dc_delay))

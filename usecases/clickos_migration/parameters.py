@@ -32,6 +32,9 @@ class Paths(Parameters):
     loss: float = parameter(
         0.0, unit="%", help="packets lost on both paths, each way", minimum=0, maximum=10
     )
+    queue: float = parameter(
+        100.0, unit="ms", help="queues of both paths, full, at their rates", minimum=1, maximum=2000
+    )
     dc_bw: float = parameter(
         50.0, unit="Mb/s", help="rate between the data centres", minimum=1, maximum=1000
     )
@@ -55,6 +58,7 @@ class Paths(Parameters):
             other_bw=self.other_bw,
             other_delay=other,
             other_loss=loss,
+            queue=f"{self.queue}ms",
             peering_delay=_PEERING_DELAY_MS,
             dc_bw=self.dc_bw,
             dc_delay=self.dc_delay,
@@ -68,8 +72,35 @@ class Redirect(Parameters):
 
     uploads: int = parameter(2, help="connections that send to the server", minimum=1, maximum=50)
     downloads: int = parameter(2, help="connections that fetch from it", minimum=1, maximum=50)
+    share: float = parameter(
+        50.0, unit="%", help="of each kind, to be redirected", minimum=1, maximum=100
+    )
     before: float = parameter(3.0, unit="s", help="before the operator acts", minimum=2)
     after: float = parameter(5.0, unit="s", help="after it has acted", minimum=2)
+
+    @property
+    def clients(self) -> int:
+        """Hosts that the connections come from."""
+        return self.uploads + self.downloads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain(Parameters):
+    """Variant chain: connections led through one more middlebox at a time."""
+
+    connections: int = parameter(1, help="in each direction", minimum=1, maximum=20)
+    rate: float = parameter(
+        4.0, unit="Mb/s", help="of each connection; 0: what the path gives", minimum=0, maximum=100
+    )
+    longest: int = parameter(
+        5, help="middleboxes on the way at the end, M1 included", minimum=2, maximum=5
+    )
+    hold: float = parameter(3.0, unit="s", help="how long each length is kept", minimum=1.5)
+
+    @property
+    def clients(self) -> int:
+        """Hosts that the connections come from."""
+        return 2 * self.connections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,5 +170,9 @@ class ClickosMigrationParameters(Parameters):
 
     paths: Paths = Paths()
     redirect: Redirect = Redirect()
+    chain: Chain = Chain()
     burst: Burst = Burst()
     congestion: str = parameter("cubic", help="congestion control", choices=("reno", "cubic"))
+    tear_down: str = parameter(
+        "both", help="how a redirected subflow ends", choices=("rst", "mp_prio", "both")
+    )

@@ -6,45 +6,61 @@ ways (contenders) on connections of their own, one after the other on the same n
     nothing      it does nothing
     reroute      it routes them differently inside its domain, as far as OpenFlow or MPLS reach
     redirect     M1 takes some of them to M2 at operator B, by the other wide-area path
+
+Results carry the contender's name as their source, those of single connections and of links with
+a further part behind a dot.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from testbed.run import Claim, Figure, Recorder
-from usecases.clickos_migration.parameters import ClickosMigrationParameters
+from testbed.run import Recorder
+from usecases.clickos_migration.contenders import CONTENDERS, REDIRECT, REROUTE
+from usecases.clickos_migration.parameters import ClickosMigrationParameters, Redirect
 from usecases.clickos_migration.paths import PathMeter
+from usecases.clickos_migration.redirect_claims import CLAIMS as CLAIMS
+from usecases.clickos_migration.redirect_figures import FIGURES as FIGURES
 from usecases.clickos_migration.reroute import InternalPaths, close_peering
-from usecases.clickos_migration.transfers import Transfer, directions, prepare
+from usecases.clickos_migration.rtt import measure as measure_rtt
+from usecases.clickos_migration.steering import Steering, tell
+from usecases.clickos_migration.transfers import DOWN, UP, Transfer, prepare
 
 ABOUT = "live connections balanced over two wide-area paths"
 QUICK = {"redirect.before": 2.5, "redirect.after": 4.0}
 
-NOTHING, REROUTE, REDIRECT = "nothing", "reroute", "redirect"
-CONTENDERS = (NOTHING, REROUTE)
-
 _FIRST_PORT = 6000
-_SETTLE_S = 1.0  # slow start, and what follows a change, is not what a path's goodput is about
+_SETTLE_S = 1.0  # a start, or a change, takes so long to be over
 
 
 async def run(net: Any, params: ClickosMigrationParameters, record: Recorder) -> None:
     """One trial: every contender, on connections of its own."""
-    wanted = directions(params.redirect.uploads, params.redirect.downloads)
-    prepare([net["server1"], *(net[f"client{n}"] for n in range(1, len(wanted) + 1))])
+    wanted = connections(params.redirect)
+    prepare([net["server1"], *(net[f"client{n}"] for n in range(1, params.redirect.clients + 1))])
     close_peering(net)
     record.start_clock()
-    with PathMeter(net, record) as meter:
-        for number, contender in enumerate(CONTENDERS):
-            record.progress(number / len(CONTENDERS), contender)
-            attempt = Attempt(net, params, record, meter, contender)
-            await attempt.connect(wanted, _FIRST_PORT + number * len(wanted))
-            await attempt.drive()
-            await attempt.finish()
+    async with Steering(net, params.tear_down) as steering:
+        with PathMeter(net, record) as meter:
+            for number, contender in enumerate(CONTENDERS):
+                record.progress(number / len(CONTENDERS), contender)
+                attempt = Attempt(net, params, record, meter, steering, contender)
+                await attempt.connect(wanted, _FIRST_PORT + number * len(wanted))
+                await attempt.drive()
+                await attempt.finish()
+
+
+def connections(setting: Redirect) -> list[tuple[str, str, bool]]:
+    """Name and direction of each connection, and whether it is among those to be moved."""
+    found = []
+    for direction, count in ((UP, setting.uploads), (DOWN, setting.downloads)):
+        moved = math.ceil(count * setting.share / 100)
+        found += [(f"{direction}{n}", direction, n <= moved) for n in range(1, count + 1)]
+    return found
 
 
 class Attempt:
@@ -56,15 +72,18 @@ class Attempt:
         params: ClickosMigrationParameters,
         record: Recorder,
         meter: PathMeter,
+        steering: Steering,
         contender: str,
     ) -> None:
-        self._net, self._params, self._record, self._meter = net, params, record, meter
+        self._net, self._params, self._record = net, params, record
+        self._meter, self._steering = meter, steering
         self._internal = InternalPaths(net)
         self.contender = contender
         self._transfers: Sequence[Transfer] = ()
+        self._moved: Sequence[Transfer] = ()
         self._began = self._acted = self._ended = 0.0
 
-    async def connect(self, wanted: Sequence[tuple[str, str]], first_port: int) -> None:
+    async def connect(self, wanted: Sequence[tuple[str, str, bool]], first_port: int) -> None:
         """Start all connections, one to each client; data flow when this returns."""
         setting = self._params.redirect
         self._transfers = await asyncio.gather(
@@ -80,18 +99,20 @@ class Attempt:
                     congestion=self._params.congestion,
                     seed=self._record.trial.seed + number,
                 )
-                for number, (name, direction) in enumerate(wanted)
+                for number, (name, direction, _moved) in enumerate(wanted)
             )
         )
+        pairs = zip(self._transfers, wanted, strict=True)
+        self._moved = [transfer for transfer, (*_name, moved) in pairs if moved]
 
     async def drive(self) -> None:
         """Let them run, act, let them run on; count what each link carries before and after."""
         setting = self._params.redirect
         self._began = time.monotonic()
         self._meter.source = self.contender
-        self._record.event("contender", name=self.contender)
         counts = [self._meter.carried()]
-        await asyncio.sleep(setting.before)
+        await asyncio.sleep(_SETTLE_S)
+        await measure_rtt(self._net, self._record, self.contender, for_s=setting.before - _SETTLE_S)
         counts.append(self._meter.carried())
         self._acted = time.monotonic()
         await self._act()
@@ -105,8 +126,20 @@ class Attempt:
 
     async def _act(self) -> None:
         if self.contender == REROUTE:
+            self._record.event("reroute", mark="new route")
             self._internal.use_alternative()
-            self._record.event("rerouted", mark="rerouted inside A")
+        elif self.contender == REDIRECT:
+            self._record.event("redirect", mark="redirection")
+            await self._redirect()
+
+    async def _redirect(self) -> None:
+        flows = [each.flow for each in self._moved]
+        reports = await self._steering.redirect(flows, self._steering.chain(["m2"]))
+        done = 0
+        for transfer, report in zip(self._moved, reports, strict=True):
+            done += tell(self._record, report, transfer.name)
+        self._record.result("wanted", len(reports), "", self.contender)
+        self._record.result("redirected", done, "", self.contender)
 
     async def finish(self) -> None:
         """Wait for all ends, put the network back, and record what came of it."""
@@ -115,21 +148,29 @@ class Attempt:
         )
         self._meter.source = ""
         self._internal.restore()
-        self._tell()
+        self._record_goodput()
+        self._record_gaps()
+        self._record.result("connections", len(self._transfers), "", self.contender)
+        intact = sum(each.intact for each in self._transfers)
+        self._record.result("survivors", intact, "", self.contender)
 
-    def _tell(self) -> None:
-        result, source = self._record.result, self.contender
-        arrived = [each.arrived for each in self._transfers]
-        spans = {
-            "before": (self._began + _SETTLE_S, self._acted),
-            "after": (self._acted + _SETTLE_S, self._ended),
-        }
-        for name, span in spans.items():
-            total = sum(each.goodput(*span) for each in arrived)
-            result(f"goodput_{name}", total, "bit/s", source)
-        result("connections", len(self._transfers), "", source)
-        result("survivors", sum(each.intact for each in self._transfers), "", source)
+    def _record_goodput(self) -> None:
+        settled = self._acted + _SETTLE_S
+        for name, start, end in (
+            ("before", self._began + _SETTLE_S, self._acted),
+            ("during", self._acted, settled),
+            ("after", settled, self._ended),
+        ):
+            total = sum(each.arrived.goodput(start, end) for each in self._transfers)
+            self._record.result(f"goodput_{name}", total, "bit/s", self.contender)
 
-
-CLAIMS: tuple[Claim, ...] = ()
-FIGURES: tuple[Figure, ...] = ()
+    def _record_gaps(self) -> None:
+        """Longest silences of the connections to be moved, in equal times before and after."""
+        setting = self._params.redirect
+        span = min(setting.before - _SETTLE_S, setting.after)
+        for transfer in self._moved:
+            before = transfer.arrived.longest_silence(self._acted - span, self._acted)
+            after = transfer.arrived.longest_silence(self._acted, self._acted + span)
+            for name, gap in (("before", before), ("after", after)):
+                self._record.result(f"gap_{name}", gap, "s", transfer.name)
+            self._record.result("added_gap", after - before, "s", transfer.name)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from testbed.mptcp.configure import MAX_SUBFLOWS, configure
+from testbed.mptcp.counters import Address
 from testbed.mptcp.path_manager import PathManager
+from testbed.mptcp.redirection.watcher import Flow
 from testbed.run import NodeProcess, Recorder
 from usecases.clickos_migration.arrived import Arrived
 
@@ -22,19 +24,10 @@ _SPARE_S = 60.0  # a connection is given so much longer than it should take
 _SILENCE_S = 20.0
 
 
-class Flow(NamedTuple):
-    """A connection's addresses and ports, as its client opened it."""
-
-    client: str
-    client_port: int
-    server: str
-    server_port: int
-
-
 def prepare(nodes: Iterable[Any]) -> None:
     """Ordinary hosts with Multipath TCP: further addresses are accepted, subflows opened."""
     for node in nodes:
-        configure(node.netns, enabled=True, path_manager="kernel")
+        configure(node.netns, enabled=True, path_manager="kernel", congestion="reno")
         with PathManager(node.netns) as manager:
             manager.set_limits(subflows=MAX_SUBFLOWS, add_addr_accepted=MAX_SUBFLOWS)
 
@@ -60,10 +53,14 @@ class Transfer:
         port: int,
         duration_s: float,
         congestion: str,
+        rate_bps: float = 0.0,
         server: str = "server1",
         seed: int = 1,
     ) -> Transfer:
-        """Start both ends; the connection is up, and data flow, when this returns."""
+        """Start both ends; the connection is up, and data flow, when this returns.
+
+        With `rate_bps` 0 it takes what the path gives.
+        """
         common = ["--port", str(port), "--mptcp", "--congestion", congestion, "--arrivals"]
         common += ["--silence", str(_SILENCE_S)]
         argv = [sys.executable, "-m", "traffic.bulk"]
@@ -74,11 +71,12 @@ class Transfer:
         await serving.ready()
         told = ["client", str(net[server].IP()), "--direction", direction]
         told += ["--duration", str(duration_s), "--seed", str(seed)]
+        told += ["--rate", str(rate_bps)] if rate_bps else []
         asking = await NodeProcess.start(
             net[client], [*argv, *told, *common], record, name=f"{name}.client", check=False
         )
         ready = await asking.ready()
-        flow = Flow(*_endpoint(ready["local"]), *_endpoint(ready["remote"]))
+        flow = Flow(_endpoint(ready["local"]), _endpoint(ready["remote"]))
         return cls(name, direction, flow, (asking, serving))
 
     async def finish(self, within_s: float) -> None:
@@ -96,13 +94,6 @@ class Transfer:
         self.arrived = Arrived(receiver["arrivals"])
 
 
-def _endpoint(text: str) -> tuple[str, int]:
+def _endpoint(text: str) -> Address:
     address, _, port = text.rpartition(":")
-    return address, int(port)
-
-
-def directions(uploads: int, downloads: int) -> list[tuple[str, str]]:
-    """Names and directions of so many connections, the two kinds alternating."""
-    kinds = [(f"{UP}{n}", UP, n) for n in range(1, uploads + 1)]
-    kinds += [(f"{DOWN}{n}", DOWN, n) for n in range(1, downloads + 1)]
-    return [(name, direction) for name, direction, _n in sorted(kinds, key=lambda each: each[2])]
+    return Address(address, int(port))

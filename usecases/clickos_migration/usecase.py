@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from testbed.run import Recorder, UseCase
-from usecases.clickos_migration import burst, redirect
+from usecases.clickos_migration import burst, chain, redirect
 from usecases.clickos_migration.parameters import ClickosMigrationParameters
 
-PARTS: dict[str, Any] = {"redirect": redirect, "burst": burst}
+PARTS: dict[str, Any] = {"redirect": redirect, "chain": chain, "burst": burst}
 
 
 class ClickosMigration(UseCase[ClickosMigrationParameters]):
@@ -36,8 +36,8 @@ class ClickosMigration(UseCase[ClickosMigrationParameters]):
 
     def topology(self, params: ClickosMigrationParameters) -> Any:
         """Figure 3.1 with as many clients and middleboxes as the largest variant needs."""
-        redirected = params.redirect.uploads + params.redirect.downloads
-        return params.paths.topology(clients=max(redirected, params.burst.clients))
+        clients = max(params.redirect.clients, params.chain.clients, params.burst.clients)
+        return params.paths.topology(clients=clients)
 
     async def run(self, net: Any, params: ClickosMigrationParameters, record: Recorder) -> None:
         """One trial of one variant."""
