@@ -22,8 +22,8 @@ from usecases.clickos_migration.chain_report import CLAIMS as CLAIMS
 from usecases.clickos_migration.chain_report import FIGURES as FIGURES
 from usecases.clickos_migration.parameters import ClickosMigrationParameters
 from usecases.clickos_migration.paths import PathMeter, received
+from usecases.clickos_migration.redirecting import Steering, tell
 from usecases.clickos_migration.rtt import measure as measure_rtt
-from usecases.clickos_migration.steering import Steering, tell
 from usecases.clickos_migration.transfers import DOWN, UP, Transfer, prepare
 
 ABOUT = "live connections through one more middlebox at a time"

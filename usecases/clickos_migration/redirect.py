@@ -26,9 +26,9 @@ from usecases.clickos_migration.parameters import ClickosMigrationParameters, Re
 from usecases.clickos_migration.paths import PathMeter
 from usecases.clickos_migration.redirect_claims import CLAIMS as CLAIMS
 from usecases.clickos_migration.redirect_figures import FIGURES as FIGURES
+from usecases.clickos_migration.redirecting import Steering, tell
 from usecases.clickos_migration.reroute import InternalPaths, close_peering
 from usecases.clickos_migration.rtt import measure as measure_rtt
-from usecases.clickos_migration.steering import Steering, tell
 from usecases.clickos_migration.transfers import DOWN, UP, Transfer, prepare
 
 ABOUT = "live connections balanced over two wide-area paths"
