@@ -135,7 +135,7 @@ def _draw_lines(axes: Axes, lines: Mapping[str, pandas.Series[float]]) -> None:
                   label=_DIRECTIONS[direction])  # fmt: skip
         axes.set_xticks(list(line.index))
     axes.set_xlabel("Middleboxes on the way")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.15 * max(float(line.max()) for line in lines.values()))
 
 
 def _draw_seen(axes: Axes, table: pandas.DataFrame) -> None:
@@ -167,7 +167,7 @@ FIGURES = (
     Figure(
         "chain",
         "Chains of middleboxes",
-        "Uploads and downloads, led through one more middlebox at a time (means over repeats). "
+        "Uploads and downloads led through one more middlebox at a time (means over repeats). "
         "Left: goodput while each length is kept, connections together. Middle: longest silence "
         "at the receiver when the box is added, median of connections. Right: bytes that each box "
         "received meanwhile, both ways together.",

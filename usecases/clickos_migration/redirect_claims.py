@@ -117,8 +117,8 @@ def judge_gap(results: Results) -> Verdict:
     return Verdict.of(
         float(added.median()) <= bound,
         f"median {added.median() * 1e3:.0f} ms (largest {added.max() * 1e3:.0f} ms, "
-        f"{len(added)} connections), bound {bound * 1e3:.0f} ms; a round trip took "
-        f"{rtt_s * 1e3:.0f} ms, to join {joins.median() * 1e3:.0f} ms",
+        f"{len(added)} connections), bound {bound * 1e3:.0f} ms; a round trip on the full path "
+        f"took {rtt_s * 1e3:.0f} ms, to join {joins.median() * 1e3:.0f} ms",
     )
 
 
