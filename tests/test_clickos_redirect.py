@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 import pytest
 from clickos_records import Records, Row, results_of, run_trial
 
+from testbed.errors import NodeProcessError
+from testbed.mptcp.counters import Address
+from testbed.mptcp.redirection.watcher import Flow
 from testbed.report.figures import draw
+from testbed.run import Recorder, Trial
 from testbed.verdict import FAILS, HOLDS
 from usecases.clickos_migration.contenders import CONTENDERS, NOTHING, REDIRECT, REROUTE
 from usecases.clickos_migration.parameters import Redirect
@@ -17,6 +22,7 @@ from usecases.clickos_migration.paths import DIRECT, LINKS, OTHER
 from usecases.clickos_migration.redirect import connections
 from usecases.clickos_migration.redirect_claims import CLAIMS
 from usecases.clickos_migration.redirect_figures import FIGURES
+from usecases.clickos_migration.transfers import UP, Transfer
 
 MOVED = ("up1", "down1")
 SAMPLES = [
@@ -121,6 +127,43 @@ def test_so_many_of_each_kind_are_moved() -> None:
     assert moved(uploads=3, downloads=1, share=50) == ["up1", "up2", "down1"]
     assert moved(share=100) == ["up1", "up2", "down1", "down2"]
     assert {NOTHING, REROUTE, REDIRECT} == set(CONTENDERS)
+
+
+class End:
+    """An end of a transfer: its results, or what it died of."""
+
+    name = "an end"
+
+    def __init__(self, **results: Any) -> None:
+        self._results = results
+
+    async def done(self, _timeout: float) -> dict[str, Any]:
+        if not self._results:
+            raise NodeProcessError("reset by peer")
+        return self._results
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "intact"),
+    [
+        ({"intact": True, "protocol": "mptcp"}, {"arrivals": [(1.0, 1.0, 7)]}, True),
+        ({"intact": True, "protocol": "tcp (mptcp fell back)"}, {"arrivals": []}, False),
+        ({"intact": False, "protocol": "mptcp"}, {"arrivals": []}, False),
+        ({"intact": True, "protocol": "mptcp"}, {}, False),
+        ({}, {"arrivals": []}, False),
+    ],
+)
+def test_a_connection_that_breaks_is_a_result(
+    tmp_path: Path, client: dict[str, Any], server: dict[str, Any], intact: bool
+) -> None:
+    record = Recorder(tmp_path, Trial(variant="redirect", repeat=0, seed=1))
+    flow = Flow(Address("10.0.0.1", 1), Address("10.0.0.2", 2))
+    transfer = Transfer(record, "up1", UP, flow, (End(**client), End(**server)))  # type: ignore[arg-type]
+    asyncio.run(transfer.finish(0))
+    record.close()
+    assert (transfer.intact, transfer.arrived.total) == (intact, 7 if intact else 0)
+    failed = (tmp_path / "events.jsonl").read_text().count("connection-failed")
+    assert failed == (not client) + (not server)
 
 
 @pytest.mark.live

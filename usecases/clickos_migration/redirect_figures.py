@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from testbed.report.results import Results
 
-_FEW = 20  # values of a contender: fewer are shown as dots
+_FEW = 10  # values of a contender: fewer are shown as dots
 _SWEPT = "paths.rtt"
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from testbed.errors import NodeProcessError
 from testbed.mptcp.configure import MAX_SUBFLOWS, configure
 from testbed.mptcp.counters import Address
 from testbed.mptcp.path_manager import PathManager
@@ -35,7 +36,15 @@ def prepare(nodes: Iterable[Any]) -> None:
 class Transfer:
     """One connection, from the client's start to both ends' reports."""
 
-    def __init__(self, name: str, direction: str, flow: Flow, ends: Sequence[NodeProcess]) -> None:
+    def __init__(
+        self,
+        record: Recorder,
+        name: str,
+        direction: str,
+        flow: Flow,
+        ends: Sequence[NodeProcess],
+    ) -> None:
+        self._record = record
         self.name, self.direction, self.flow = name, direction, flow
         self._client, self._server = ends
         self.intact = False
@@ -77,21 +86,27 @@ class Transfer:
         )
         ready = await asking.ready()
         flow = Flow(_endpoint(ready["local"]), _endpoint(ready["remote"]))
-        return cls(name, direction, flow, (asking, serving))
+        return cls(record, name, direction, flow, (asking, serving))
 
     async def finish(self, within_s: float) -> None:
-        """Wait for both ends; `intact` and `arrived` are known then."""
-        results = await asyncio.gather(
-            *(end.done(within_s + _SPARE_S) for end in (self._client, self._server)),
-            return_exceptions=True,
-        )
-        failed = [each for each in results if isinstance(each, BaseException)]
-        asked, served = results
-        if failed or isinstance(asked, BaseException) or isinstance(served, BaseException):
+        """Wait for both ends; `intact` and `arrived` are known then.
+
+        An end that failed is an event (`connection-failed`), and the connection not intact.
+        """
+        ends = (self._client, self._server)
+        asked, served = await asyncio.gather(*(self._outcome(end, within_s) for end in ends))
+        if asked is None or served is None:
             return
         self.intact = asked["intact"] is True and asked["protocol"] == "mptcp"
         receiver = served if self.direction == UP else asked
         self.arrived = Arrived(receiver["arrivals"])
+
+    async def _outcome(self, end: NodeProcess, within_s: float) -> dict[str, Any] | None:
+        try:
+            return await end.done(within_s + _SPARE_S)
+        except NodeProcessError as error:
+            self._record.event("connection-failed", source=end.name, error=error.message)
+            return None
 
 
 def _endpoint(text: str) -> Address:
