@@ -107,15 +107,12 @@ class Steering:
         )
 
 
-def tell(record: Recorder, report: Report, source: str, **where: Any) -> bool:
+def tell(record: Recorder, report: Report, source: str) -> bool:
     """Record what came of a redirection; did it succeed?"""
-    record.event(
-        "redirection", source=source, outcome=report.outcome.name, reason=report.reason, **where
-    )
-    for name, value in (("echo", report.echo_s), ("join", report.join_s)):
-        if value is not None:
-            record.result(name, value, "s", source)
-    if report.total_s is not None:
-        record.result("switch", report.total_s, "s", source)
+    record.event("redirection", source=source, outcome=report.outcome.name, reason=report.reason)
+    times = {"echo": report.echo_s, "join": report.join_s, "switch": report.total_s}
+    for name, seconds in times.items():
+        if seconds is not None:
+            record.result(name, seconds, "s", source)
     record.result("attempts", report.attempts, "", source)
     return report.outcome is Outcome.REDIRECTED

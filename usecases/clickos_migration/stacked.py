@@ -31,14 +31,32 @@ def draw_paths_over_time(
     stretches = [_stack(axes, results, variant, source, first) for source in sources]
     axes.set_xlim(0, stretches[-1][1])
     axes.set_ylim(0, max(top for *_times, top in stretches) * 1.18)
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # hides the marks' lines
     for (start, end, _top), text in zip(stretches, sources.values(), strict=True):
-        axes.text((start + end) / 2, 0.985, text, size=7, ha="center", va="top",
-                  transform=axes.get_xaxis_transform())  # fmt: skip
+        if text:
+            axes.text((start + end) / 2, 0.985, text, size=7, ha="center", va="top",
+                      transform=axes.get_xaxis_transform(), bbox=behind)  # fmt: skip
     axes.set_xlabel("Time (s)")
     axes.set_ylabel("Throughput (Mb/s)")
     patches = [Patch(facecolor=COLOURS[path], label=_LABELS[path]) for path in COLOURS]
     canvas.legend(handles=patches, loc="outside upper center", ncols=len(patches))
-    figures.marks(axes, results, variant)
+    trial: Any = _Marks(results, first)
+    figures.marks(axes, trial, variant)
+
+
+class _Marks:
+    """The marks of one trial: others act at other moments."""
+
+    def __init__(self, results: Results, trial: Any) -> None:
+        self._results, self._trial = results, trial
+
+    def marks(self, *, variant: str | None = None) -> Any:
+        """As of `Results`."""
+        return _own(self._results.marks(variant=variant), self._trial)
+
+
+def _own(frame: Any, trial: Any) -> Any:
+    return frame[(frame["bundle"] == trial["bundle"]) & (frame["repeat"] == trial["repeat"])]
 
 
 def _stack(
@@ -48,8 +66,7 @@ def _stack(
     layers = []
     for path in COLOURS:
         frame = results.samples("throughput", variant=variant, source=f"{source}.{path}")
-        own = (frame["bundle"] == trial["bundle"]) & (frame["repeat"] == trial["repeat"])
-        layers.append(frame[own])
+        layers.append(_own(frame, trial))
     times = layers[0].time_s.to_numpy()
     rates = [each.value.to_numpy() / 1e6 for each in layers]
     axes.stackplot(times, *rates, colors=list(COLOURS.values()), linewidth=0)
