@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from migration_lab import CLIENT, OUTSIDE, SERVER, SERVER6, Firewall, Lab
 from traffic_lab import Program, serving
 
 from testbed.errors import KernelError
@@ -18,19 +20,21 @@ from testbed.kernel import conntrack_entry
 from testbed.kernel.conntrack import ConntrackTable, Entries, Entry, Flow
 from testbed.vnf.migration import MigrationError, MigrationReport, migrate
 from testbed.vnf.migration_plan import Limits
+from testbed.vnf.migration_wire import Kind
+from testbed.vnf.rig import CLIENT, OUTSIDE, SERVER, SERVER6, Firewall, Rig
 
 live = pytest.mark.live
 
 
 @contextlib.contextmanager
 def connections(
-    lab: Lab, count: int, server: str = SERVER, *, patience: str = "5"
+    rig: Rig, count: int, server: str = SERVER, *, patience: str = "5"
 ) -> Iterator[Program]:
     """Live connections whose every byte is verified."""
     arguments = [server, "--connections", str(count), "--rate", "400", "--patience", patience]
     with (
-        serving(lab.server, "many", "server", "--bind", server),
-        Program(lab.client, "many", "client", *arguments) as client,
+        serving(rig.server, "many", "server", "--bind", server),
+        Program(rig.client, "many", "client", *arguments) as client,
     ):
         client.ready()
         yield client
@@ -44,26 +48,26 @@ def roll(client: Program) -> dict[str, Any]:
 
 
 class Move:
-    """A lab with a function that carries traffic, and one move of it."""
+    """A rig with a function that carries traffic, and one move of it."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab, self.source = lab, lab.firewall()
+    def __init__(self, rig: Rig) -> None:
+        self.rig, self.source = rig, rig.firewall()
         self.target: Firewall | None = None
-        lab.lead_through(self.source)
-        self.agent = lab.agent()
-        self.channel = self.agent.reached_from(lab.platforms[0].namespace)
+        rig.lead_through(self.source)
+        self.agent = rig.agent()
+        self.channel = self.agent.reached_from(rig.platforms[0])
 
     def spoil(self, target: Firewall) -> None:
         """What goes wrong with a target that is there."""
 
     def instantiate(self) -> Firewall:
-        self.target = self.lab.firewall()
+        self.target = self.rig.firewall()
         self.spoil(self.target)
         return self.target
 
     def switch(self) -> None:
         assert self.target
-        self.lab.lead_through(self.target)
+        self.rig.lead_through(self.target)
 
     def run(self, **settings: Any) -> MigrationReport:
         return migrate(self.source, self.instantiate, self.channel, self.switch, **settings)
@@ -81,9 +85,9 @@ def check_moved(move: Move, client: Program, report: MigrationReport, count: int
 @live
 @pytest.mark.parametrize("server", [SERVER, SERVER6])
 def test_no_connection_is_lost(server: str) -> None:
-    with Lab() as lab:
-        move = Move(lab)
-        with connections(lab, 300, server) as client:
+    with Rig() as rig:
+        move = Move(rig)
+        with connections(rig, 300, server) as client:
             before = move.source.counted()
             report = move.run()
             check_moved(move, client, report, 300)
@@ -95,9 +99,9 @@ def test_no_connection_is_lost(server: str) -> None:
 
 @live
 def test_without_their_state_all_connections_are_lost() -> None:
-    with Lab() as lab:
-        move = Move(lab)
-        with connections(lab, 100, patience="2") as client:
+    with Rig() as rig:
+        move = Move(rig)
+        with connections(rig, 100, patience="2") as client:
             move.instantiate()
             move.switch()
             done = roll(client)
@@ -105,10 +109,13 @@ def test_without_their_state_all_connections_are_lost() -> None:
 
 
 @live
-def test_connections_that_come_and_go_meanwhile_are_right_at_the_target() -> None:
+@pytest.mark.parametrize("told", [True, False], ids=["told by the kernel", "looked for"])
+def test_connections_that_come_and_go_meanwhile_are_right_at_the_target(told: bool) -> None:
     """What ended between two copies is gone at the target too, what began is there."""
-    with Lab() as lab:
-        move = Move(lab)
+    with Rig() as rig:
+        move = Move(rig)
+        if not told:
+            move.source.namespace.sysctl("net.netfilter.nf_conntrack_events", 0)
         table = ConntrackTable(move.source.namespace)
         pause = move.source.pause
 
@@ -118,12 +125,31 @@ def test_connections_that_come_and_go_meanwhile_are_right_at_the_target() -> Non
             pause()
 
         move.source.pause = late  # type: ignore[method-assign]
-        with connections(lab, 100):
+        with connections(rig, 100):
             report = move.run()
         assert report.entries == 1
         (entry,) = ConntrackTable(report.target.namespace).read()
         assert entry.original == UDP_ENTRY.original
         table.close()
+
+
+@live
+def test_packets_that_come_while_it_is_paused_are_counted() -> None:
+    with Rig() as rig:
+        move = Move(rig)
+        lead, arrivals = move.switch, "list chain inet arrivals count"
+
+        def switch() -> None:
+            with rig.client.namespace, socket.socket(type=socket.SOCK_DGRAM) as sender:
+                for _datagram in range(10):
+                    sender.sendto(b"in between", (SERVER, 9))
+            deadline = time.monotonic() + 10
+            while not re.search(r"packets 1\d ", move.source.nft.run(arrivals)):
+                assert time.monotonic() < deadline
+            lead()
+
+        move.switch = switch  # type: ignore[method-assign]
+        assert move.run().lost == 10
 
 
 UDP_ENTRY = Entry(
@@ -142,7 +168,7 @@ def vanishing(move: Move) -> dict[str, Any]:
     pause = move.source.pause
 
     def cut() -> None:
-        move.lab.cut_platforms()
+        move.rig.cut_platforms()
         pause()
 
     move.source.pause = cut  # type: ignore[method-assign]
@@ -151,7 +177,7 @@ def vanishing(move: Move) -> dict[str, Any]:
 
 def vanished(move: Move) -> dict[str, Any]:
     """The other platform is cut off before anything was said."""
-    move.lab.cut_platforms()
+    move.rig.cut_platforms()
     return {"limits": Limits(step_s=0.3)}
 
 
@@ -231,9 +257,9 @@ FAILURES = {
 @live
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
 def test_what_fails_leaves_the_source_forwarding(failure: Callable[[Move], Any]) -> None:
-    with Lab() as lab:
-        move = Move(lab)
-        with connections(lab, 40) as client:
+    with Rig() as rig:
+        move = Move(rig)
+        with connections(rig, 40) as client:
             settings = failure(move)
             message = f"^not moved, the source forwards on: {FAILURES[failure]}$"
             with pytest.raises(MigrationError, match=message):
@@ -246,13 +272,45 @@ def test_what_fails_leaves_the_source_forwarding(failure: Callable[[Move], Any])
 
 
 @live
+def test_a_mistake_in_what_the_caller_gave_comes_out_and_is_undone() -> None:
+    with Rig() as rig:
+        move = Move(rig)
+
+        def switch() -> None:
+            raise ValueError("a mistake")
+
+        move.switch = switch  # type: ignore[method-assign]
+        with connections(rig, 40) as client:
+            with pytest.raises(ValueError, match="a mistake"):
+                move.run()
+            assert roll(client)["lost"] == 0
+        assert move.target
+        assert move.target.destroyed
+
+
+@live
 def test_a_failed_move_may_be_tried_again() -> None:
-    with Lab() as lab:
-        move = Move(lab)
+    with Rig() as rig:
+        move = Move(rig)
         settings = not_switched(move)
-        with connections(lab, 40) as client:
+        with connections(rig, 40) as client:
             with pytest.raises(MigrationError):
                 move.run(**settings)
             del move.switch
             report = move.run()
             check_moved(move, client, report, 40)
+
+
+@live
+def test_an_agent_removes_what_did_not_come_whole() -> None:
+    with Rig() as rig:
+        move = Move(rig)
+        move.agent.offer("lost on the way", move.instantiate)
+        move.channel.ask(Kind.PREPARE, b"lost on the way", deadline=None, stop=None)
+        assert move.target
+        assert not move.target.destroyed
+        move.channel.close()
+        deadline = time.monotonic() + 10
+        while not move.target.destroyed:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)

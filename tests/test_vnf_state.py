@@ -9,7 +9,6 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from migration_lab import CLIENT, OUTSIDE, SERVER
 
 from testbed.errors import ExperimentError, TestbedError
 from testbed.kernel import NetworkNamespace
@@ -17,6 +16,7 @@ from testbed.kernel.conntrack import ConntrackTable, Entry, Flow
 from testbed.kernel.nftables import Nftables
 from testbed.kernel.set_elements import Elements, Sets
 from testbed.vnf import state_values
+from testbed.vnf.rig import CLIENT, OUTSIDE, SERVER
 from testbed.vnf.state import CLIENTS, Access, Change, FunctionState
 
 live = pytest.mark.live

@@ -22,12 +22,12 @@ from enum import Enum
 from types import TracebackType
 
 from testbed.kernel import conntrack_entry, conntrack_messages
-from testbed.kernel.conntrack_entries import MARK, ZONE, Difference, Entries
+from testbed.kernel.conntrack_entries import MARK, TUPLE_ORIG, ZONE, Difference, Entries
 from testbed.kernel.conntrack_entry import Entry, Flow, Status, Tcp, TcpState
 from testbed.kernel.conntrack_messages import DELETE, GET, Requests
 from testbed.kernel.namespaces import NetworkNamespace, sysctl
 from testbed.kernel.nfnetlink import GENERIC, NfNetlink, message
-from testbed.kernel.rtnetlink import attribute
+from testbed.kernel.rtnetlink import attribute, attributes
 
 __all__ = [
     "ConntrackTable",
@@ -44,6 +44,7 @@ __all__ = [
 ]
 _MARK_MASK = 21
 _DELETE = 2
+_EVENTS = "net.netfilter.nf_conntrack_events"
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,11 @@ class ConntrackTable:
         with self._namespace or nullcontext():
             return int(sysctl("net.netfilter.nf_conntrack_count"))
 
+    def tells_all(self) -> bool:
+        """Does the kernel tell of all entries (see `tell_all`)?"""
+        with self._namespace or nullcontext():
+            return sysctl(_EVENTS) == "1"
+
     def events(self, *kinds: EventKind) -> Events:
         """Begin to follow what happens to entries (of `kinds`, or all)."""
         return Events(self._namespace, kinds or tuple(EventKind))
@@ -150,7 +156,7 @@ class Events:
     """A subscription; works with select, poll and asyncio, and ends with `close`.
 
     The kernel tells of entries that were made while somebody was subscribed in their namespace,
-    or with net.netfilter.nf_conntrack_events=1, and of no others.
+    or after `tell_all`, and of no others.
     """
 
     def __init__(self, namespace: NetworkNamespace | None, kinds: tuple[EventKind, ...]) -> None:
@@ -175,11 +181,40 @@ class Events:
         return list(self._events())
 
     def _events(self) -> Iterator[Event]:
+        for kind, flags, body in self._messages():
+            what = EventKind.DESTROY if kind & 0xFF == _DELETE else _new_or_update(flags)
+            for entry in conntrack_entry.read(Entries.of_messages([message(kind, 0, 0, body)])):
+                yield Event(what, entry)
+
+    def difference(self) -> Difference:
+        """What has happened since the last reading, all told: entries as they are now, and gone.
+
+        Raises `KernelError` as `read` does.
+        """
+        latest: dict[object, tuple[int, bytes]] = {}  # by address family, tuple and zone
+        for kind, _flags, body in self._messages():
+            about = attributes(body[GENERIC.size :])
+            latest[body[0], about.get(TUPLE_ORIG), about.get(ZONE)] = kind, body
+        told = [(kind & 0xFF == _DELETE, message(kind, 0, 0, b)) for kind, b in latest.values()]
+        changed, gone = (
+            [each for ended, each in told if ended is wanted] for wanted in (False, True)
+        )
+        return Difference(Entries.of_messages(changed), Entries.of_messages(gone))
+
+    def _messages(self) -> Iterator[tuple[int, int, bytes]]:
         while messages := self._netlink.received():
-            for kind, flags, body in messages:
-                what = EventKind.DESTROY if kind & 0xFF == _DELETE else _new_or_update(flags)
-                for entry in conntrack_entry.read(Entries.of_messages([message(kind, 0, 0, body)])):
-                    yield Event(what, entry)
+            yield from messages
+
+
+def tell_all(namespace: NetworkNamespace) -> None:
+    """Have the kernel tell of all entries that are made in `namespace` from now on.
+
+    Nothing is told where nobody follows; without this, entries are not followed that were made
+    before somebody did.  A kernel that has not loaded connection tracking yet is left alone.
+    """
+    with namespace:
+        if os.path.exists("/proc/sys/" + _EVENTS.replace(".", "/")):
+            sysctl(_EVENTS, 1)
 
 
 def _new_or_update(flags: int) -> EventKind:

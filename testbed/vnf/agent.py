@@ -12,7 +12,6 @@ import contextlib
 import json
 import socket
 import threading
-from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
@@ -175,10 +174,13 @@ class Agent:
         return Kind.READY, b""
 
     def _copy(self, name: str, body: bytes) -> tuple[Kind, bytes]:
-        change = Change.decode(body[1:])
-        refused = self._present(name).put(change, last=bool(body[0]))
-        reasons = Counter(each.reason for each in refused)
-        told = {"entries": len(change), "refused": len(refused), "reason": ", ".join(reasons)}
+        arriving = self._present(name)
+        refused = arriving.put(Change.decode(body[1:]), last=bool(body[0]))
+        told = {
+            "connections": arriving.access.connections,
+            "refused": len(refused),
+            "reason": ", ".join(sorted({each.reason for each in refused})),
+        }
         return Kind.STORED, json.dumps(told).encode()
 
     def _keep(self, name: str) -> tuple[Kind, bytes]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from testbed.errors import KernelError, ParameterError
-from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink
+from testbed.kernel import NetworkNamespace, RtNetlink, conntrack, rtnetlink
 from testbed.kernel.nftables import Nftables
 from testbed.kernel.rtnetlink import Interface, Message, Network, VethEnd
 from testbed.vnf import handlers, qdiscs, routing, strings
@@ -160,6 +160,7 @@ class Function:
             {**_SETTINGS, **(_WITH_IPV6 if 6 in versions else _WITHOUT_IPV6)}
         )
         self.nftables.run(self.program.ruleset())
+        conntrack.tell_all(self.namespace)
         strings.add(self.namespace, self.program.family, TABLE, self.program.strings)
         for name, device in self.devices.items():
             self._connect(name, device)

@@ -19,11 +19,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from testbed.errors import ExperimentError, TestbedError
 from testbed.vnf import migration_plan as plan
 from testbed.vnf.agent import Channel, Instantiate, Movable
+from testbed.vnf.arrivals import Arrivals
 from testbed.vnf.migration_plan import Command, Event, Limits, PreCopy
 from testbed.vnf.migration_wire import ConnectionLost, Kind, NotWanted
 from testbed.vnf.state import EVERYTHING, Access, FunctionState, Scope
@@ -51,6 +53,7 @@ class MigrationReport:
     total_s: float
     bytes: int
     entries: int  # connections that the target took over
+    lost: int  # packets that came to the source while it was paused, and were dropped
     rounds: tuple[Round, ...]  # the last one while the source was paused
     target: Movable
     leftover: str = ""  # what could not be tidied after the switch, if anything
@@ -113,7 +116,11 @@ class _Mover:
         channel.agent.offer(self._name, instantiate)
         self._plan = PreCopy(limits)
         self._access = Access(source)
+        self._arrivals = Arrivals(source.namespace)
+        self._arrived = self._lost = 0
+        self._access.follow()
         self._state = FunctionState.empty()
+        self._connections = 0  # at the target
         self._rounds: list[Round] = []
         self._times = _Times()
         self._forwards = True
@@ -121,16 +128,26 @@ class _Mover:
 
     def close(self) -> None:
         self._access.close()
+        if self._plan.phase is not plan.Phase.MOVED:
+            self._arrivals.close()
 
     def run(self) -> MigrationReport:
-        commands = deque(self._plan.handle(plan.Begin(), time.monotonic()))
-        while commands:
-            event = self._carry_out(commands.popleft())
-            commands.extend(self._plan.handle(event, time.monotonic()))
+        try:
+            self._follow(plan.Begin())
+        except BaseException as error:  # an interrupt, a mistake in `switch`: nothing of ours
+            self._follow(plan.Failed(repr(error)))
+            raise
         if self._plan.phase is plan.Phase.MOVED:
             return self._report()
         source = "the source forwards on" if self._forwards else "the source does not forward"
         raise MigrationError(f"not moved, {source}: {self._plan.failure}")
+
+    def _follow(self, event: Event) -> None:
+        """Do what the plan says after `event`, and after what comes of it."""
+        commands = deque(self._plan.handle(event, time.monotonic()))
+        while commands:
+            event = self._carry_out(commands.popleft())
+            commands.extend(self._plan.handle(event, time.monotonic()))
 
     def _carry_out(self, command: Command) -> Event:
         """Do what a command says; what came of it."""
@@ -156,6 +173,7 @@ class _Mover:
                 self._times.pausing = time.monotonic()
                 self._source.pause()
                 self._times.paused = time.monotonic()
+                self._arrived = self._arrivals.count()
                 return plan.Paused()
             case plan.Switch():
                 self._times.running = time.monotonic()
@@ -176,22 +194,27 @@ class _Mover:
 
     def _copy(self, *, last: bool) -> Event:
         began = time.monotonic()
-        state = self._access.take(self._scope)
-        change = state.since(self._state, values=last)
+        if last:
+            change = self._access.latest(self._state, self._scope)
+        else:
+            before, self._state = self._state, self._access.take(self._scope)
+            change = self._state.since(before, values=False)
         data = change.encode()
         told = json.loads(self._ask(Kind.COPY, bytes((last,)) + data))
-        self._state = state
+        self._connections = told["connections"]
         spent = time.monotonic() - began
         self._rounds.append(Round(entries=len(change), bytes=len(data), seconds=spent))
         return plan.Stored(len(change), told["refused"], told["reason"])
 
     def _end(self) -> None:
         self._cancel = None  # it is too late for that
-        self._source.destroy()
-        try:
-            self._ask(Kind.KEEP, b"")
-        finally:
-            self._channel.agent.keep(self._name)  # what runs must not depend on a lost answer
+        with ExitStack() as stack:
+            # last of all: what runs must not depend on a lost answer
+            stack.callback(self._channel.agent.keep, self._name)
+            stack.callback(self._ask, Kind.KEEP, b"")
+            stack.callback(self._source.destroy)
+            stack.callback(self._arrivals.close)
+            self._lost = self._arrivals.count() - self._arrived
 
     def _undo(self, *, resume: bool) -> None:
         """The source first: every millisecond of its pause is one that connections wait."""
@@ -212,7 +235,8 @@ class _Mover:
             switch_s=times.switched - times.running,
             total_s=time.monotonic() - times.began,
             bytes=self._channel.carried - self._carried,
-            entries=len(self._state.connections),
+            entries=self._connections,
+            lost=self._lost,
             rounds=tuple(self._rounds),
             target=self._channel.agent.functions[self._name],
             leftover=self._plan.failure,

@@ -19,13 +19,13 @@ import struct
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Protocol
 
-from testbed.errors import TestbedError
+from testbed.errors import KernelError, TestbedError
 from testbed.kernel import NetworkNamespace
-from testbed.kernel.conntrack import ConntrackTable, Difference, Entries, Refusal
+from testbed.kernel.conntrack import ConntrackTable, Difference, Entries, Events, Refusal
 from testbed.kernel.nftables import Nftables
 from testbed.kernel.records import pack, unpack
 from testbed.kernel.set_elements import Elements, NamedSet, Sets
@@ -176,6 +176,7 @@ class Access:
 
     def __init__(self, function: Stateful) -> None:
         self._connections = ConntrackTable(function.namespace)
+        self._events: Events | None = None
         self._nft = Nftables(function.namespace)
         self._tables = {
             table: Sets(function.namespace, *table.split(maxsplit=1)) for table in function.tables
@@ -194,13 +195,27 @@ class Access:
 
     def close(self) -> None:
         """Close the sockets."""
+        if self._events:
+            self._events.close()
         self._connections.close()
         self._nft.close()
         for sets in self._tables.values():
             sets.close()
 
+    def follow(self) -> None:
+        """Follow what happens to connections, so that `latest` need not look at all of them.
+
+        Where the kernel does not tell of all (`conntrack.tell_all`), it looks all the same.
+        """
+        if self._events is None and self._connections.tells_all():
+            self._events = self._connections.events()
+
     def take(self, scope: Scope = EVERYTHING) -> FunctionState:
         """The state now."""
+        self._happened()  # what happened before is in what is taken
+        return self._take(scope)
+
+    def _take(self, scope: Scope) -> FunctionState:
         time_s = time.monotonic()
         wanted = scope.connections or scope.labels
         connections = self._connections.dump() if wanted else Entries()
@@ -209,6 +224,30 @@ class Access:
             name: self._taken(name, sets, scope, time_s) for name, sets in self._tables.items()
         }
         return FunctionState(connections if scope.connections else Entries(), tables, time_s, known)
+
+    def latest(self, known: FunctionState, scope: Scope = EVERYTHING) -> Change:
+        """What has changed since `known` was taken, which was the last to be taken."""
+        happened = self._happened() if scope.connections and not scope.labels else None
+        if happened is None:
+            return self.take(scope).since(known)
+        rest = self._take(replace(scope, connections=False))
+        return Change(happened, rest.since(known).tables)
+
+    def _happened(self) -> Difference | None:
+        """What the kernel told of connections; None where it did not tell all."""
+        if self._events is None:
+            return None
+        try:
+            return self._events.difference()
+        except KernelError:  # more happened than the socket holds
+            self._events.close()
+            self._events = self._connections.events()
+            return None
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, by the kernel's own count."""
+        return len(self._connections)
 
     def _taken(self, table: str, sets: Sets, scope: Scope, time_s: float) -> TableState:
         values = state_values.read(self._nft.listing(table)) if scope.values else None
