@@ -51,8 +51,8 @@ def trial(**changes: float) -> Iterable[Row]:
             rows.append((f"{contender}.{link}", "carried_after", 8e6 if used or rerouted else 0.0))
         for name in MOVED:
             source = f"{contender}.{name}"
-            rows += [(source, "gap_before", 0.03), (source, "gap_after", 0.08)]
-            rows += [(source, "added_gap", 0.05)]
+            gap = 0.13 if contender == REDIRECT else 0.08
+            rows += [(source, "gap_before", 0.07), (source, "gap_after", gap)]
     rows += [(REDIRECT, "wanted", 2.0), (REDIRECT, "redirected", 2.0), (REDIRECT, "rtt", 0.05)]
     rows += [(f"{REDIRECT}.{name}", "join", 0.12) for name in MOVED]
     keys = {_key(source, metric): place for place, (source, metric, _value) in enumerate(rows)}
@@ -87,7 +87,7 @@ def test_all_claims_hold_where_everything_is_as_claimed() -> None:
         ({"reroute_other__carried_after": 4e6}, {"border"}),
         ({"redirect_other__carried_after": 1e6}, {"moved"}),
         (
-            {"redirect_up1__added_gap": 0.5, "redirect_down1__added_gap": 0.2},
+            {"redirect_up1__gap_after": 0.5, "redirect_down1__gap_after": 0.3},
             {"gap"},
         ),
     ],
@@ -100,7 +100,7 @@ def test_a_claim_fails_where_the_records_speak_against_it(
 
 
 def test_the_bound_of_gaps_is_that_of_the_measured_round_trip() -> None:
-    gaps = {"redirect_up1__added_gap": 0.35, "redirect_down1__added_gap": 0.35}
+    gaps = {"redirect_up1__gap_after": 0.43, "redirect_down1__gap_after": 0.43}
     assert verdicts(trial(**gaps))["gap"] == FAILS
     assert verdicts(trial(**gaps, redirect__rtt=0.16))["gap"] == HOLDS
 

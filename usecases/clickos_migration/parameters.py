@@ -76,7 +76,7 @@ class Redirect(Parameters):
         50.0, unit="%", help="of each kind, to be redirected", minimum=1, maximum=100
     )
     before: float = parameter(3.0, unit="s", help="before the operator acts", minimum=2)
-    after: float = parameter(5.0, unit="s", help="after it has acted", minimum=2)
+    after: float = parameter(6.0, unit="s", help="after it has acted", minimum=2)
 
     @property
     def clients(self) -> int:

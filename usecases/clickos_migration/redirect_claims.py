@@ -108,11 +108,23 @@ def gap_bound(rtt_s: float) -> float:
     return _GAP_RTTS * rtt_s + _GAP_S
 
 
+def added_gaps(results: Results) -> pandas.Series[float]:
+    """By how much longer the longest gap of each redirected connection was than without (s).
+
+    Without: the connection in its place, in the same trial, for which nothing was done.
+    """
+    frame = results.frame("gap_after", variant=VARIANT)
+    parts = frame.source.str.split(".", n=1, expand=True)
+    keys = [frame.bundle, frame["repeat"], parts[1].rename("connection"), parts[0].rename("who")]
+    table = frame.value.groupby(keys).first().unstack("who")
+    return (table[REDIRECT] - table[NOTHING]).dropna()
+
+
 def judge_gap(results: Results) -> Verdict:
-    """Median, over redirected connections, of how much longer than before the longest gap was."""
+    """Median over redirected connections."""
     rtt_s = values(results, "rtt", REDIRECT).mean()
     bound = gap_bound(rtt_s)
-    added = per_connection(results, "added_gap", REDIRECT)
+    added = added_gaps(results)
     joins = per_connection(results, "join", REDIRECT)
     return Verdict.of(
         float(added.median()) <= bound,
