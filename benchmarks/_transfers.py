@@ -98,18 +98,10 @@ class Transfers:
     ) -> None:
         self._chunk, self._interval_s = os.urandom(chunk), interval_s
         self._stop = threading.Event()
-        self.each: list[Transfer] = []
+        self._congestion, self._patience_s = congestion, 0.0
         with server:
             self.listener = sockets.listen(address, backlog=1024, congestion=congestion)
-        for _ in range(count):
-            with client:
-                near = sockets.connect(address, congestion=congestion, timeout_s=_CONNECT_S)
-            far, _peer = self.listener.accept()
-            near.sendall(b"?")  # the handshake is whole when the server has heard this
-            assert far.recv(1) == b"?"
-            for sock in (near, far):
-                sock.setblocking(False)
-            self.each.append(Transfer(near, far, up=up))
+        self.each = [Transfer(*ends, up=up) for ends in self._connect(client, address, count)]
         self._threads = [threading.Thread(target=run) for run in (self._send, self._receive)]
 
     def __enter__(self) -> Transfers:
@@ -128,6 +120,33 @@ class Transfers:
             transfer.client.close()
             transfer.server.close()
         self.listener.close()
+
+    def _connect(
+        self, namespace: NetworkNamespace, address: tuple[str, int], count: int
+    ) -> list[tuple[socket.socket, socket.socket]]:
+        """So many connections at once: the client's and the server's ends of each."""
+        nears: dict[tuple[str, int], socket.socket] = {}
+        with namespace:
+            for _ in range(count):
+                near = sockets.make(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+                sockets.set_congestion_control(near, self._congestion)
+                near.setblocking(False)
+                near.connect_ex(address)
+                nears[near.getsockname()[:2]] = near
+        self.listener.settimeout(_CONNECT_S)
+        pairs = []
+        for _ in range(count):
+            far, peer = self.listener.accept()
+            pairs.append((nears[peer[:2]], far))
+            far.settimeout(_CONNECT_S)
+        for near, _far in pairs:
+            near.settimeout(_CONNECT_S)
+            near.sendall(b"?")
+        for near, far in pairs:
+            assert far.recv(1) == b"?"  # so the third acknowledgement has passed
+            for sock in (near, far):
+                sock.setblocking(False)
+        return pairs
 
     def _send(self) -> None:
         due = time.monotonic()

@@ -58,7 +58,7 @@ from testbed.mptcp.redirection.watcher import (
     Watcher,
 )
 
-_AT_ONCE = 256
+_AT_ONCE = 32
 _UNDO: dict[Command, Command] = {Block(): Unblock(), Rewrite(): Unrewrite(), Sample(): Unsample()}
 
 
@@ -253,6 +253,7 @@ class _Run:
 
     def _tick(self) -> None:
         self._timer = None
+        self._owner.sampler.refresh(self._connection)  # what is forged must be newest
         self.tell(Tick())
 
     def _sampled(self, direction: Direction, segment: Segment, forwarded: bool) -> None:

@@ -12,6 +12,7 @@ names its connection by a token of the server's key (3.2).
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from typing import NamedTuple, TypeVar
 
 from testbed.errors import ParameterError
 from testbed.kernel import NetworkNamespace
+from testbed.kernel.packet_reader import PacketReader
 from testbed.kernel.socket_filter import PACKET_OUTGOING, packet_socket, statistics
 from testbed.mptcp import keys as derive
 from testbed.mptcp.counters import Address
@@ -114,9 +116,10 @@ class Watcher:
     ) -> None:
         self.namespace = namespace
         self.packets = 0
-        self._interface, self._capacity, self._mark = interface, capacity, mark
+        self._interface, self._capacity = _index(namespace, interface), capacity
         program = filters.handshakes(mark)
         self._socket = packet_socket(namespace, program, buffer_bytes=_BUFFER_BYTES)
+        self._reader = PacketReader(self._socket, filters.HEADERS)
         self._connections: OrderedDict[Flow, Connection] = OrderedDict()
         self._opening: OrderedDict[int, Flow] = OrderedDict()
         self._sessions: OrderedDict[int, Session] = OrderedDict()
@@ -204,19 +207,16 @@ class Watcher:
 
     def read(self) -> None:
         """Take in what waits, and tell the listeners."""
-        while self._socket.fileno() >= 0:
-            try:
-                frame, (interface, _protocol, kind, *_rest) = self._socket.recvfrom(filters.HEADERS)
-            except BlockingIOError:
-                return
-            self.packets += 1
-            segment = parse_frame(frame)
-            if segment is not None:
-                self._take(segment, interface, outgoing=kind == PACKET_OUTGOING)
+        while self._socket.fileno() >= 0 and (frames := self._reader.read()):
+            self.packets += len(frames)
+            for data, interface, kind in frames:
+                segment = parse_frame(data)
+                if segment is not None:
+                    self._take(segment, interface, outgoing=kind == PACKET_OUTGOING)
 
     # -- what a segment says ---------------------------------------------------------------------
 
-    def _take(self, segment: Segment, interface: str, *, outgoing: bool) -> None:
+    def _take(self, segment: Segment, interface: int, *, outgoing: bool) -> None:
         flow = Flow(segment.source, segment.destination)
         if outgoing:
             known = self._connections.get(Flow(flow.server, flow.client))
@@ -297,6 +297,18 @@ class Watcher:
         for key in keys:
             if key in self._listeners:
                 self._listeners[key](Sighting(what, connection))
+
+
+def _index(namespace: NetworkNamespace, interface: str) -> int:
+    if not interface:
+        return 0
+    try:
+        with namespace:
+            return socket.if_nametoindex(interface)
+    except OSError as error:
+        raise ParameterError(
+            f"a watched box has no interface {interface!r}", remedy="name one of its own"
+        ) from error
 
 
 def _keys(segment: Segment) -> Keys | None:
