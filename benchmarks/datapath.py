@@ -132,7 +132,7 @@ def _measure(
     while "listening" not in (line := listener.stdout.readline()):
         if not line:
             raise ExperimentError("iperf3 did not begin to listen")
-    command = ["iperf3", "-J", "-C", "cubic", *_apart(), "-t", str(seconds), "-c", address]
+    command = ["iperf3", "-J", "-C", "cubic", *apart(), "-t", str(seconds), "-c", address]
     client = popen(0, command)
     report = json.loads(client.communicate()[0])
     listener.communicate()
@@ -141,7 +141,7 @@ def _measure(
     return Figures(report["end"]["sum_received"]["bits_per_second"] / 1e6, median(trips))
 
 
-def _apart() -> list[str]:
+def apart() -> list[str]:
     """Client and server on a processor each: left to the scheduler, rates differ twofold."""
     first, *others = sorted(os.sched_getaffinity(0))
     return ["-A", f"{first},{others[0]}"] if others else []

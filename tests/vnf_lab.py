@@ -11,13 +11,35 @@ import ipaddress
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import testbed.vnf
 from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink
 from testbed.vnf.function import Device, Function
 
 INSIDE, OUTSIDE = "10.1.0.254", "10.2.0.254"
 _BRIDGES = {"inside": 10, "outside": 11}
+
+
+def example(name: str) -> str:
+    """The text of one of the examples that come with the testbed."""
+    return (Path(testbed.vnf.__file__).parent / "examples" / f"{name}.click").read_text()
+
+
+def configure(
+    host: NetworkNamespace, index: int, address: str = "", *, route: str = "", via: str = ""
+) -> None:
+    """Another address for an interface of a host, or a route (to everywhere) over it."""
+    with host:
+        netlink = RtNetlink()
+    if address:
+        netlink.request(rtnetlink.add_address(index, ipaddress.ip_interface(address)))
+    if via:
+        everywhere = "::/0" if ":" in via else "0.0.0.0/0"
+        network = ipaddress.ip_network(route or everywhere)
+        netlink.request(rtnetlink.add_route(network, via=via, index=index))
+    netlink.close()
 
 
 class Lab:

@@ -31,6 +31,7 @@ _COMMANDS = {
     "show": "testbed.cli.run",
     "sweep": "testbed.cli.run",
     "topo": "testbed.cli.topo",
+    "vnf": "testbed.cli.vnf",
 }
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from testbed.errors import UserError
 from testbed.vnf import marks, pulling, wiring
 from testbed.vnf.click import Graph, GraphElement, elaborate, parse
-from testbed.vnf.elements import REGISTRY, Element, Flow, Parts, StringRule
+from testbed.vnf.elements import REGISTRY, Element, Flow, Parts, Stateful, StringRule
 from testbed.vnf.elements.balancing import Mapper
 from testbed.vnf.elements.classification import Classifier
 from testbed.vnf.elements.counting import Counter, Tee
@@ -30,7 +30,7 @@ from testbed.vnf.elements.passing import Strip
 from testbed.vnf.elements.queueing import Queue, Unqueue
 from testbed.vnf.elements.rewriting import Choice, Rewriter
 
-TABLE = "function"
+TABLE, ENTRANCE = "function", "graph"
 _NEIGHBOURS = "nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, nd-router-advert"
 
 
@@ -53,7 +53,7 @@ class Program:
     graph: Graph
     elements: dict[str, Element]
     family: str
-    objects: tuple[str, ...]
+    objects: dict[str, Stateful]
     chains: dict[str, list[str]]
     base_chains: dict[str, str]
     strings: tuple[StringRule, ...]
@@ -67,13 +67,22 @@ class Program:
         """Family and name of the table of nftables that holds the function."""
         return f"{self.family} {TABLE}"
 
-    def ruleset(self) -> str:
-        """Commands for nft that load all of it, or nothing."""
+    def ruleset(self, *, ipv6: bool = True) -> str:
+        """Commands for nft that load all of it, or nothing.
+
+        Without `ipv6` it is for a function that has no such addresses.
+        """
         lines = [f"add table {self.table}"]
-        lines += [f"add {each.format(table=self.table)}" for each in self.objects]
+        lines += [
+            f"add {each.kind} {self.table} {name} {each.specification}".rstrip()
+            for name, each in self.objects.items()
+        ]
         for name in self.chains:
             kind = self.base_chains.get(name)
             lines.append(f"add chain {self.table} {name}" + (f" {{ {kind} }}" if kind else ""))
+        if ipv6 and self.family == "inet":  # neighbours are found by IPv6's own packets
+            match = f"icmpv6 type {{ {_NEIGHBOURS} }}"
+            lines.append(f"add rule {self.table} {ENTRANCE} {match} accept")
         for name, rules in self.chains.items():
             lines += [f"add rule {self.table} {name} {rule}" for rule in rules]
         return "\n".join(lines)
@@ -156,7 +165,7 @@ class _Compiler:
             graph=self.graph,
             elements=self.elements,
             family=self._family,
-            objects=tuple(self.parts.objects),
+            objects=self.parts.objects,
             chains=chains,
             base_chains=base,
             strings=tuple(self.parts.strings),
@@ -269,7 +278,6 @@ class _Compiler:
                 return [*statements, f'dup to ip daddr device "{target.device}"']
             if isinstance(target, Counter):
                 statements.append(target.rules(self, 0)[0])
-                self.parts.objects = list(dict.fromkeys(self.parts.objects))
             elif not target.transparent and not isinstance(target, Queue):
                 raise target.wrong(
                     "it cannot take a Tee's copies",
@@ -356,8 +364,8 @@ class _Compiler:
 
     def _base_chains(self) -> tuple[dict[str, str], dict[str, list[str]]]:
         """Hooks, and the rules they begin with."""
-        hooks = {"graph": "type filter hook prerouting priority -150;"}
-        rules = {"graph": self._entrance()}
+        hooks = {ENTRANCE: "type filter hook prerouting priority -150;"}
+        rules = {ENTRANCE: self._entrance()}
         if self.parts.local:
             hooks["own"] = "type filter hook output priority -150;"
             rules["own"] = [f"ct state new {marks.set_connection(1, marks.OWN)}"]
@@ -368,12 +376,12 @@ class _Compiler:
             if found:
                 hooks[name] = f"type nat hook {hook};"
                 verdicts = {number: f"goto {name}_{number}" for number in found}
-                rules[name] = [marks.by_connection(marks.MAPPING, verdicts)]
+                rules[name] = marks.by_connection(marks.MAPPING, verdicts)
                 rules |= {f"{name}_{number}": each for number, each in found.items()}
         if self._resumes:
             hooks["translated"] = "type filter hook prerouting priority -90;"
             leads = {number: lead for lead, number in self._resumes.items()}
-            rules["translated"] = [marks.by_packet(marks.RESUME, leads)]
+            rules["translated"] = marks.by_packet(marks.RESUME, leads)
         if self._class_numbers:
             hooks["traffic_class"] = "type filter hook postrouting priority 200;"
             classes = ", ".join(
@@ -392,11 +400,11 @@ class _Compiler:
             if isinstance(element, FromDevice)
         }
         found = []
-        if self._family == "inet":
-            found.append(f"icmpv6 type {{ {_NEIGHBOURS} }} accept")
         if self.parts.local:
             found.append(f"{marks.connection_is(1, marks.OWN)} accept")
-        if leads:
+        if len(leads) > marks.FEW:
             cases = ", ".join(f'"{device}" : {lead}' for device, lead in leads.items())
             found.append(f"iifname vmap {{ {cases} }}")
+        else:
+            found += [f'iifname "{device}" {lead}' for device, lead in leads.items()]
         return [*found, "fib daddr type local accept", "drop"]

@@ -16,9 +16,10 @@ import errno
 import ipaddress
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 from testbed.errors import KernelError, ParameterError
@@ -28,6 +29,7 @@ from testbed.kernel.rtnetlink import Interface, Message, Network, VethEnd
 from testbed.vnf import handlers, qdiscs, routing, strings
 from testbed.vnf.click import Graph
 from testbed.vnf.compiler import TABLE, Program, compile_graph, compile_text
+from testbed.vnf.control import ControlSocket
 
 _FIRST_INDEX = 2
 _LOOPBACK = 1
@@ -39,6 +41,8 @@ _SETTINGS = {
     "net/ipv4/conf/all/accept_local": 1,
     # the kernel would look for a local socket before the graph has decided
     "net/ipv4/ip_early_demux": 0,
+    # whoever a packet is for verifies it; on the way that is work twice
+    "net/netfilter/nf_conntrack_checksum": 0,
 }
 _WITH_IPV6 = {"net/ipv6/conf/all/forwarding": 1}
 _WITHOUT_IPV6 = {"net/ipv6/conf/default/disable_ipv6": 1, "net/ipv6/conf/all/disable_ipv6": 1}
@@ -121,6 +125,8 @@ class Function:
         with self.namespace:
             self.netlink = RtNetlink()
         stack.callback(self.netlink.close)
+        self._connected: list[int] = []
+        stack.callback(self._disconnect)
         self.nftables = Nftables(self.namespace)
         stack.callback(self.nftables.close)
         self._stack = stack
@@ -154,36 +160,33 @@ class Function:
     # -- starting ---------------------------------------------------------------------------
 
     def _start(self) -> None:
-        """Rules first, then devices: no packet passes before the whole program is there."""
+        """Devices come up last: no packet passes before the whole program is there."""
         versions = self._versions()
         self.namespace.set_sysctls(
             {**_SETTINGS, **(_WITH_IPV6 if 6 in versions else _WITHOUT_IPV6)}
         )
-        self.nftables.run(self.program.ruleset())
-        conntrack.tell_all(self.namespace)
-        strings.add(self.namespace, self.program.family, TABLE, self.program.strings)
         for name, device in self.devices.items():
             self._connect(name, device)
+        self.nftables.run(self.program.ruleset(ipv6=6 in versions))
+        conntrack.tell_all(self.namespace)
+        strings.add(self.namespace, self.program.family, TABLE, self.program.strings)
         messages = [rtnetlink.set_link(_LOOPBACK, up=True)]
         for name, device in self.devices.items():
-            index = self.indexes[name]
-            messages += [rtnetlink.add_address(index, each) for each in device.interfaces]
-            messages.append(rtnetlink.set_link(index, up=True, mtu=device.mtu))
-            messages += [
-                rtnetlink.add_route(destination, via=via, index=index)
-                for destination, via in device.own_routes.items()
-                if via or destination not in {each.network for each in device.interfaces}
-            ]
+            messages += _configuration(self.indexes[name], device)
         for version in versions:
-            messages += routing.rules(self.program.exits, version)
-            for exit_ in self.program.exits:
-                device, index = self.devices[exit_.device], self.indexes[exit_.device]
-                messages += routing.routes(exit_, index, device.own_routes, version)
+            messages += self._routing(version)
         for queues in self.program.queues:
             messages += qdiscs.install(self.indexes[queues.device], queues)
         self.netlink.batch(messages)
         for name, device in self.devices.items():
             self._await_up(name, device)
+
+    def _routing(self, version: int) -> Iterator[Message]:
+        """Rules and tables of all ways out."""
+        yield from routing.rules(self.program.exits, version)
+        for exit_ in self.program.exits:
+            own, index = self.devices[exit_.device].own_routes, self.indexes[exit_.device]
+            yield from routing.routes(exit_, index, own, version)
 
     def _versions(self) -> list[int]:
         """Versions of IP that its devices have addresses of."""
@@ -200,6 +203,7 @@ class Function:
             far = VethEnd(peer, 0, device.platform.fd, up=True, master=bridge)
             near = VethEnd(name, self.indexes[name], self.namespace.fd, mac=device.mac)
             platform.request(rtnetlink.new_veth(far, near))
+            self._connected.append(near.index)
             if device.peer_addresses or device.mtu:
                 index = platform.index(peer)
                 messages: list[Message] = [
@@ -280,9 +284,22 @@ class Function:
 
     def destroy(self) -> None:
         """End the function: its interfaces are gone when this returns.  May be called again."""
-        if self.namespace.fd >= 0:
-            self.netlink.batch([rtnetlink.delete_link(each) for each in self.indexes.values()])
         self._stack.close()
+
+    def _disconnect(self) -> None:
+        """Remove its interfaces, but for those whose platform has gone."""
+        for index in self._connected:
+            try:
+                self.netlink.request(rtnetlink.delete_link(index))
+            except KernelError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+
+    def control(self, path: Path) -> ControlSocket:
+        """Serve the handlers on a Unix socket until the function is destroyed."""
+        served = ControlSocket(self, path)
+        self._stack.callback(served.close)
+        return served
 
     def __enter__(self) -> Function:
         return self
@@ -302,10 +319,25 @@ class Function:
         with self.lock:
             return handlers.read(self, handler)
 
+    def has(self, handler: str, *, write: bool = False) -> None:
+        """Raise `HandlerError` unless there is such a read (or write) handler."""
+        handlers.find(self, handler, write=write)
+
     def write(self, handler: str, value: str = "") -> None:
         """Write a handler ("shaper.rate", "10Mbps"); raises `HandlerError`."""
         with self.lock:
             handlers.write(self, handler, value)
+
+
+def _configuration(index: int, device: Device) -> Iterator[Message]:
+    """Addresses and routes of a device, which comes up."""
+    for address in device.interfaces:
+        yield rtnetlink.add_address(index, address)
+    yield rtnetlink.set_link(index, up=True, mtu=device.mtu)
+    on_link = {each.network for each in device.interfaces}
+    for destination, via in device.own_routes.items():
+        if via or destination not in on_link:
+            yield rtnetlink.add_route(destination, via=via, index=index)
 
 
 def _check_devices(program: Program, devices: Mapping[str, Device]) -> None:
@@ -314,4 +346,10 @@ def _check_devices(program: Program, devices: Mapping[str, Device]) -> None:
         raise ParameterError(
             f"{program.graph.file} uses device {missing[0]}",
             remedy=f"give it, as {', '.join(devices) or 'nothing'} is given",
+        )
+    versions = {each.version for device in devices.values() for each in device.interfaces}
+    if program.family == "ip" and 6 in versions:
+        raise ParameterError(
+            f"{program.graph.file} has a Tee, which copies IPv4 only",
+            remedy="give its devices no IPv6 addresses",
         )

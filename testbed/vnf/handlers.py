@@ -39,15 +39,25 @@ class NoHandler(HandlerError):
     """The element has no such handler."""
 
 
+def find(function: Function, handler: str, *, write: bool = False) -> tuple[Element | None, str]:
+    """Element (None: the function itself) and name; `HandlerError` where there is none."""
+    element, name = _split(function, handler)
+    if element is None:
+        known: tuple[str, ...] = () if write else _GLOBAL
+    else:
+        known = element.handlers.write if write else (*_COMMON, *element.handlers.read)
+    if name not in known:
+        raise _unknown(element, name, known, "write" if write else "read")
+    return element, name
+
+
 def read(function: Function, handler: str) -> str:
     """What a read handler says."""
-    element, name = _split(function, handler)
+    element, name = find(function, handler)
     if element is None:
         return _global(function, name)
     if name in _COMMON:
         return _common(element, name)
-    if name not in element.handlers.read:
-        raise _unknown(element, name, (*_COMMON, *element.handlers.read), "read")
     return next(
         reader(function, element, name)
         for kind, reader in _READERS.items()
@@ -57,9 +67,7 @@ def read(function: Function, handler: str) -> str:
 
 def write(function: Function, handler: str, value: str) -> None:
     """Write to a handler."""
-    element, name = _split(function, handler)
-    if element is None or name not in element.handlers.write:
-        raise _unknown(element, name, element.handlers.write if element else (), "write")
+    element, _name = find(function, handler, write=True)
     for kind, writer in _WRITERS.items():
         if isinstance(element, kind):
             writer(function, element, value.strip())
@@ -104,9 +112,7 @@ def _global(function: Function, name: str) -> str:
             return "\n".join(f"{each}\tr" for each in _GLOBAL)
         case "version":
             return __version__
-        case "ruleset":
-            return function.nftables.run(f"list table {program.table}")
-    raise _unknown(None, name, _GLOBAL, "read")
+    return function.nftables.run(f"list table {program.table}")
 
 
 _GLOBAL = ("config", "handlers", "list", "ruleset", "version")

@@ -11,6 +11,8 @@ DEVICE, GATEWAY, PAINT, CLASS, RESUME = 0x0000000F, 0x000000F0, 0x0000FF00, 0x00
 # connection mark
 LABEL, MAPPING, OWN = 0x000000FF, 0x0000FF00, 0x00010000
 
+FEW = 3  # comparisons in a row that cost a packet less than looking into a map
+
 
 def shifted(number: int, field: int) -> int:
     """`number` in the bits of `field`."""
@@ -50,15 +52,19 @@ def connection_is(number: int, field: int) -> str:
     return f"ct mark & {field:#x} == {shifted(number, field):#x}"
 
 
-def by_packet(field: int, verdicts: dict[int, str]) -> str:
-    """A verdict for each number in a field of the packet mark."""
-    return f"meta mark & {field:#x} vmap {{ {_cases(field, verdicts)} }}"
+def by_packet(field: int, verdicts: dict[int, str]) -> list[str]:
+    """Rules with a verdict for each number in a field of the packet mark."""
+    return _by("meta mark", field, verdicts)
 
 
-def by_connection(field: int, verdicts: dict[int, str]) -> str:
-    """A verdict for each number in a field of the connection mark."""
-    return f"ct mark & {field:#x} vmap {{ {_cases(field, verdicts)} }}"
+def by_connection(field: int, verdicts: dict[int, str]) -> list[str]:
+    """Rules with a verdict for each number in a field of the connection mark."""
+    return _by("ct mark", field, verdicts)
 
 
-def _cases(field: int, verdicts: dict[int, str]) -> str:
-    return ", ".join(f"{shifted(n, field):#x} : {verdict}" for n, verdict in verdicts.items())
+def _by(mark: str, field: int, verdicts: dict[int, str]) -> list[str]:
+    cases = [(f"{shifted(n, field):#x}", verdict) for n, verdict in verdicts.items()]
+    if len(cases) <= FEW:
+        return [f"{mark} & {field:#x} == {number} {verdict}" for number, verdict in cases]
+    listed = ", ".join(f"{number} : {verdict}" for number, verdict in cases)
+    return [f"{mark} & {field:#x} vmap {{ {listed} }}"]

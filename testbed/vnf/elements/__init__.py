@@ -14,8 +14,17 @@ from testbed.vnf.elements import (
     queueing,
     rewriting,
 )
-from testbed.vnf.elements.base import REGISTRY, Context, Element, Flow, Parts, Ports, StringRule
+from testbed.vnf.elements.base import (
+    REGISTRY,
+    Context,
+    Element,
+    Flow,
+    Parts,
+    Ports,
+    Stateful,
+    StringRule,
+)
 
-__all__ = ["REGISTRY", "Context", "Element", "Flow", "Parts", "Ports", "StringRule"]
+__all__ = ["REGISTRY", "Context", "Element", "Flow", "Parts", "Ports", "Stateful", "StringRule"]
 
 del balancing, classification, counting, devices, inspection, lookup, passing, queueing, rewriting

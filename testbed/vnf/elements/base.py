@@ -51,11 +51,19 @@ class StringRule:
     ignore_case: bool = False
 
 
+@dataclass(frozen=True)
+class Stateful:
+    """An object of nftables that a rule names: a counter, a limit, and what it is told."""
+
+    kind: str
+    specification: str = ""
+
+
 @dataclass
 class Parts:
     """What elements add to a program beside their chains: nft's objects, and rules elsewhere."""
 
-    objects: list[str] = field(default_factory=list)  # "counter NAME"
+    objects: dict[str, Stateful] = field(default_factory=dict)  # by name
     chains: dict[str, list[str]] = field(default_factory=dict)
     dnat: dict[int, list[str]] = field(default_factory=dict)  # by mapping, see `marks`
     snat: dict[int, list[str]] = field(default_factory=dict)

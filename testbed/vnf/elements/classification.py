@@ -136,7 +136,10 @@ class Classifier(Choosing):
     def _pattern(self, pattern: Argument) -> Condition:
         if pattern.text == "-":
             return ALWAYS
-        return All(tuple(self._clause(word, pattern) for word in pattern.text.split()))
+        clauses = tuple(self._clause(word, pattern) for word in pattern.text.split())
+        if not clauses:
+            raise self.wrong("an empty pattern", "write OFFSET/HEX, or - for the rest", pattern)
+        return All(clauses)
 
     def _clause(self, word: str, pattern: Argument) -> Condition:
         match = _CLAUSE.fullmatch(word)
@@ -224,7 +227,7 @@ class PaintSwitch(Element):
             for color in range(UNLIMITED)
             if (lead := context.lead(self.name, color)) != "drop"
         }
-        return [marks.by_packet(marks.PAINT, leads), "drop"]
+        return [*marks.by_packet(marks.PAINT, leads), "drop"]
 
 
 @element()

@@ -10,6 +10,7 @@ from testbed.vnf.elements.base import (
     Flow,
     Handlers,
     Ports,
+    Stateful,
     element,
 )
 
@@ -27,7 +28,7 @@ class Counter(Element):
         arguments.ignore("COUNT_CALL", "BYTE_COUNT_CALL", "IGNORE")
 
     def rules(self, context: Context, port: int) -> list[str]:
-        context.parts.objects.append(f"counter {{table}} {self.chain}")
+        context.parts.objects[self.chain] = Stateful("counter")
         return [f'counter name "{self.chain}"', context.lead(self.name, 0)]
 
 
@@ -52,7 +53,7 @@ class Limited(Element):
         raise NotImplementedError
 
     def rules(self, context: Context, port: int) -> list[str]:
-        context.parts.objects.append(f"limit {{table}} {self.chain} {{ {self.limit()} ; }}")
+        context.parts.objects[self.chain] = Stateful("limit", f"{{ {self.limit()} ; }}")
         return [
             f'limit name "{self.chain}" {context.lead(self.name, 1)}',
             context.lead(self.name, 0),

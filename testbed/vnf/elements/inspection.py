@@ -17,6 +17,7 @@ from testbed.vnf.elements.base import (
     Flow,
     Handlers,
     Ports,
+    Stateful,
     StringRule,
     element,
 )
@@ -73,7 +74,7 @@ class StringMatcher(Element):
         for number, (text, label) in enumerate(zip(self.texts, self.labels, strict=True)):
             lead, hit = context.lead(self.name, number), self.counter(number)
             known[label] = lead
-            context.parts.objects.append(f"counter {{table}} {hit}")
+            context.parts.objects[hit] = Stateful("counter")
             keep, value = 0xFFFFFFFF & ~marks.LABEL, marks.shifted(label, marks.LABEL)
             context.parts.chains[hit] = [
                 f'counter name "{hit}"',
@@ -85,4 +86,4 @@ class StringMatcher(Element):
             )
         rest = context.lead(self.name, len(self.texts))
         context.parts.chains[f"{self.chain}_search"] = [rest]
-        return [marks.by_connection(marks.LABEL, known), f"goto {self.chain}_search"]
+        return [*marks.by_connection(marks.LABEL, known), f"goto {self.chain}_search"]

@@ -26,6 +26,8 @@ class Match:
     negated: bool = False
 
     def __str__(self) -> str:
+        if self.left == "ct state" and len(self.values) > 1:  # bits, looked at together
+            return f"ct state {'!= ' if self.negated else ''}{','.join(self.values)}"
         right = self.values[0] if len(self.values) == 1 else f"{{ {', '.join(self.values)} }}"
         return f"{self.left} {'!=' if self.negated else '=='} {right}"
 

@@ -125,8 +125,8 @@ class Rewriter(Element):
             for pattern, number in self._numbers.items():
                 self._add_mapping(context, pattern, number)
         known = {number: f"goto {self.chain}_known{number}" for number in self._numbers.values()}
-        found = [marks.by_connection(marks.MAPPING, known)] if known else []
-        return found + self._new(context, self.specs[port])
+        known_first = marks.by_connection(marks.MAPPING, known) if known else []
+        return known_first + self._new(context, self.specs[port])
 
     def _new(self, context: Context, spec: Spec) -> list[str]:
         if spec.kind == "pass":
@@ -180,7 +180,7 @@ class IPRewriter(Rewriter):
         self.specs = tuple(self._spec(spec) for spec in specs)
 
     def _spec(self, spec: Argument) -> Spec:
-        word, *rest = spec.text.split()
+        word, *rest = spec.text.split() or [""]
         if word in ("drop", "discard") and not rest:
             return Spec("drop")
         if word in ("pass", "passthrough", "nochange"):
