@@ -283,7 +283,8 @@ def test_a_tee_gives_a_copy_to_another_device_even_of_what_is_dropped():
     with Lab() as lab:
         client, server = lab.client(), lab.server()
         function = lab.function(
-            """FromDevice(eth0) -> IPFilter(allow udp) -> t :: Tee(2); t [0] -> dropped :: Counter -> Discard;
+            """FromDevice(eth0) -> IPFilter(allow udp) -> t :: Tee(2);
+            t [0] -> dropped :: Counter -> Discard;
             t [1] -> copies :: Counter -> ToDevice(eth1); FromDevice(eth1) -> ToDevice(eth0);"""
         )
         received = lab.listen(server, 5000, socket.SOCK_DGRAM)

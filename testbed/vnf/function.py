@@ -13,23 +13,28 @@ Source: D3.1 section 3.1.
 from __future__ import annotations
 
 import errno
-import ipaddress
+import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from testbed.errors import KernelError, ParameterError
 from testbed.kernel import NetworkNamespace, RtNetlink, conntrack, rtnetlink
+from testbed.kernel.namespaces import sysctl
 from testbed.kernel.nftables import Nftables
-from testbed.kernel.rtnetlink import Interface, Message, Network, VethEnd
+from testbed.kernel.rtnetlink import Message, VethEnd
 from testbed.vnf import handlers, qdiscs, routing, strings
 from testbed.vnf.click import Graph
-from testbed.vnf.compiler import TABLE, Program, compile_graph, compile_text
+from testbed.vnf.compiler import compile_graph, compile_text
 from testbed.vnf.control import ControlSocket
+from testbed.vnf.device import Device, configuration, interfaces
+from testbed.vnf.device import network as network_of
+from testbed.vnf.program import TABLE, Program
+
+__all__ = ["Device", "Function"]
 
 _FIRST_INDEX = 2
 _LOOPBACK = 1
@@ -41,65 +46,12 @@ _SETTINGS = {
     "net/ipv4/conf/all/accept_local": 1,
     # the kernel would look for a local socket before the graph has decided
     "net/ipv4/ip_early_demux": 0,
-    # whoever a packet is for verifies it; on the way that is work twice
-    "net/netfilter/nf_conntrack_checksum": 0,
 }
 _WITH_IPV6 = {"net/ipv6/conf/all/forwarding": 1}
 _WITHOUT_IPV6 = {"net/ipv6/conf/default/disable_ipv6": 1, "net/ipv6/conf/all/disable_ipv6": 1}
 _UP, _PATIENCE_S, _POLL_S = 6, 5.0, 0.001  # operstate of RFC 2863
+_CHECKSUMS = "net/netfilter/nf_conntrack_checksum"
 _GATES = ("prerouting", "output")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """A device of a function: a veth pair whose far end is in a platform, such as a server.
-
-    `platform` is the namespace of the far end, which is called `peer` there (NAME-DEVICE where
-    none is given) and gets `peer_addresses` or joins `bridge`.  The function's end gets
-    `addresses` ("10.1.0.2/24") and `routes`, a next hop ("" on the link) by destination.
-    """
-
-    platform: NetworkNamespace
-    addresses: Sequence[str] = ()
-    routes: Mapping[str, str] = field(default_factory=dict)
-    peer: str = ""
-    peer_addresses: Sequence[str] = ()
-    bridge: str = ""
-    mac: str = ""
-    mtu: int = 0
-
-    @property
-    def interfaces(self) -> list[Interface]:
-        """The function's addresses; `ParameterError` for what is none."""
-        return _interfaces(self.addresses)
-
-    @property
-    def own_routes(self) -> dict[Network, str]:
-        """Next hop by destination, with the networks that the addresses are in."""
-        found: dict[Network, str] = {
-            each.network: "" for each in self.interfaces if each.network.num_addresses > 1
-        }
-        for destination, via in self.routes.items():
-            found[_network(destination)] = via
-        return found
-
-
-def _interfaces(addresses: Sequence[str]) -> list[Interface]:
-    try:
-        return [ipaddress.ip_interface(each) for each in addresses]
-    except ValueError as error:
-        raise ParameterError(
-            f"address of a device: {error}", remedy="write one such as 10.1.0.2/24"
-        ) from None
-
-
-def _network(destination: str) -> Network:
-    try:
-        return ipaddress.ip_network("0.0.0.0/0" if destination == "default" else destination)
-    except ValueError as error:
-        raise ParameterError(
-            f"route of a device: {error}", remedy="write one such as 10.1.0.0/16"
-        ) from None
 
 
 class Function:
@@ -169,10 +121,11 @@ class Function:
             self._connect(name, device)
         self.nftables.run(self.program.ruleset(ipv6=6 in versions))
         conntrack.tell_all(self.namespace)
+        self._verify_no_checksums()
         strings.add(self.namespace, self.program.family, TABLE, self.program.strings)
         messages = [rtnetlink.set_link(_LOOPBACK, up=True)]
         for name, device in self.devices.items():
-            messages += _configuration(self.indexes[name], device)
+            messages += configuration(self.indexes[name], device)
         for version in versions:
             messages += self._routing(version)
         for queues in self.program.queues:
@@ -180,6 +133,12 @@ class Function:
         self.netlink.batch(messages)
         for name, device in self.devices.items():
             self._await_up(name, device)
+
+    def _verify_no_checksums(self) -> None:
+        """Whoever a packet is for verifies it; connection tracking would do it on the way, too."""
+        with self.namespace:
+            if os.path.exists(f"/proc/sys/{_CHECKSUMS}"):  # else its module is not loaded
+                sysctl(_CHECKSUMS, 0)
 
     def _routing(self, version: int) -> Iterator[Message]:
         """Rules and tables of all ways out."""
@@ -207,8 +166,7 @@ class Function:
             if device.peer_addresses or device.mtu:
                 index = platform.index(peer)
                 messages: list[Message] = [
-                    rtnetlink.add_address(index, each)
-                    for each in _interfaces(device.peer_addresses)
+                    rtnetlink.add_address(index, each) for each in interfaces(device.peer_addresses)
                 ]
                 if device.mtu:
                     messages.append(rtnetlink.set_link(index, mtu=device.mtu))
@@ -272,7 +230,7 @@ class Function:
 
     def add_route(self, device: str, destination: str, via: str = "") -> None:
         """Route `destination` over a device, for what the graph sends out of it and otherwise."""
-        network = _network(destination)
+        network = network_of(destination)
         index = self.indexes[device]
         messages = [rtnetlink.add_route(network, via=via, index=index)]
         for exit_ in self.program.exits:
@@ -327,17 +285,6 @@ class Function:
         """Write a handler ("shaper.rate", "10Mbps"); raises `HandlerError`."""
         with self.lock:
             handlers.write(self, handler, value)
-
-
-def _configuration(index: int, device: Device) -> Iterator[Message]:
-    """Addresses and routes of a device, which comes up."""
-    for address in device.interfaces:
-        yield rtnetlink.add_address(index, address)
-    yield rtnetlink.set_link(index, up=True, mtu=device.mtu)
-    on_link = {each.network for each in device.interfaces}
-    for destination, via in device.own_routes.items():
-        if via or destination not in on_link:
-            yield rtnetlink.add_route(destination, via=via, index=index)
 
 
 def _check_devices(program: Program, devices: Mapping[str, Device]) -> None:

@@ -25,7 +25,7 @@ from testbed.kernel.rtnetlink import (
     add_route,
     attribute,
 )
-from testbed.vnf.compiler import EXIT_MASK, Exit
+from testbed.vnf.program import EXIT_MASK, Exit
 
 _RTM_DELRULE = 33
 _FIRST_TABLE, _FIRST_PRIORITY, _LOCAL_PRIORITY = 1000, 100, 1000

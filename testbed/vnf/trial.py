@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from testbed.errors import ParameterError
 from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink
-from testbed.vnf.compiler import Program
 from testbed.vnf.elements.counting import Counter
 from testbed.vnf.function import Device, Function
+from testbed.vnf.program import Program
 
 _DEVICES = ("eth0", "eth1")
 

@@ -8,7 +8,7 @@ inputs; `Element.rules` writes them.  Outputs are statements that lead on (`goto
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -171,8 +171,3 @@ def element(*names: str) -> Callable[[ElementType], ElementType]:
         return cls
 
     return register
-
-
-def any_of(values: Sequence[str]) -> str:
-    """One value, or an anonymous set of them."""
-    return values[0] if len(values) == 1 else f"{{ {', '.join(values)} }}"

@@ -35,7 +35,6 @@ _IP_FIELDS = {"vers": ("ip version", 15), "hl": ("ip hdrlength", 15), "id": ("ip
               "len": ("ip length", 65535)}  # fmt: skip
 _DIRECTIONS, _KINDS = ("src", "dst"), ("host", "net", "port")
 _SYN_ONLY = Match("tcp flags & (fin|syn|rst|ack)", ("syn",))
-_NEGATIVE = {"!=": "==", ">": "<=", "<": ">="}
 _DEEPEST = 30
 
 
@@ -152,7 +151,7 @@ class _Reader:
                     "write one such as src host 10.0.0.1, tcp dst port 80, icmp or all",
                 )
             direction, protocol, kind = self._last
-        if not direction and kind in ("port",) and self._word in _DIRECTIONS:
+        if not direction and kind == "port" and self._word in _DIRECTIONS:
             direction = self._take()
         self._last = (direction, protocol, kind)
         if kind == "port" or (protocol in ("tcp", "udp") and kind == ""):
@@ -225,9 +224,7 @@ class _Reader:
         """`[==|!=|<|>|<=|>=] N` about a field."""
         sign = self._accept("==", "=", "!=", "<", ">", "<=", ">=") or "=="
         number = int(_number(self._need("a number"), most, "number"))
-        found = _range(left, sign, number, most)
-        positive = All((*before.parts, found))
-        return positive if sign != "!=" else All((*before.parts, found))
+        return All((*before.parts, _range(left, sign, number, most)))
 
     def _port(self, direction: str, protocol: str) -> Condition:
         sign = self._accept("==", "=", "!=", "<", ">", "<=", ">=") or "=="
