@@ -239,6 +239,16 @@ def test_a_sweep_is_a_bundle_a_point_and_a_report_on_all(testbed: Command, tmp_p
     assert is_one_line(said, "wifi.bw has an empty list of values; give at least one")
 
 
+def test_a_sweep_of_one_variant_tries_no_other(testbed: Command, tmp_path: Path) -> None:
+    grid = tmp_path / "grid.toml"
+    grid.write_text("wifi.bw = [5, 10]\n")
+    options = ["--path", CASES, "--results", tmp_path / "r", "--repeat", 1, "--json"]
+    said = testbed("sweep", "tiny", grid, "--variant", "mptcp", *options)
+    assert said.status == 0
+    runs = [Bundle.open(Path(each["bundle"])).run for each in said.json["bundles"]]
+    assert [list(run["variants"]) for run in runs] == [["mptcp"]] * 2
+
+
 def test_reproduce_draws_the_figure_asked_for(testbed: Command, tmp_path: Path) -> None:
     options = ["--path", CASES, "--results", tmp_path, "--repeat", 1]
     said = testbed("reproduce", "tiny/bars", *options)
