@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.errors import KernelError, TestbedError
@@ -23,6 +24,7 @@ from testbed.kernel.conntrack import (
     TcpState,
 )
 from testbed.kernel.nfnetlink import SUBSYSTEM_NFTABLES, NfNetlink
+from testbed.kernel.nftables import Nftables
 
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 
@@ -70,6 +72,7 @@ def key(entry: Entry) -> str:
 
 
 @given(tables)
+@settings(max_examples=40, deadline=None)
 def test_entries_survive_packing(written: list[Entry]) -> None:
     packed = conntrack_entry.of(written).encode()
     read = list(conntrack_entry.read(Entries.decode(packed)))
@@ -77,6 +80,7 @@ def test_entries_survive_packing(written: list[Entry]) -> None:
 
 
 @given(tables, tables)
+@settings(max_examples=40, deadline=None)
 def test_a_difference_leads_from_one_table_to_the_other(
     before: list[Entry], after: list[Entry]
 ) -> None:
@@ -104,6 +108,7 @@ def test_many_alike_take_few_bytes() -> None:
 
 
 @given(st.binary(max_size=60))
+@settings(deadline=None)
 def test_what_is_no_packing_is_refused(data: bytes) -> None:
     with pytest.raises(TestbedError, match="not encoded connections"):
         Entries.decode(data)
@@ -196,6 +201,21 @@ def test_entries_move_between_tables() -> None:
         assert bool(status & Status.SRC_NAT) == by_source, entry
         by_destination = entry.reply.source != entry.original.destination
         assert bool(status & Status.DST_NAT) == by_destination, entry
+
+
+@pytest.mark.live
+def test_labels_move_where_rules_look_at_them() -> None:
+    tables = []
+    for _place in range(2):
+        namespace = NetworkNamespace.create()
+        chain = "type filter hook prerouting priority 0; ct label 3 drop;"
+        with Nftables(namespace) as nft:
+            nft.run(f"table ip t {{ chain c {{ {chain} }}; }}")
+        tables.append(ConntrackTable(namespace))
+    labels = bytes([8, *[0] * 15])
+    assert tables[0].insert([replace(many(1)[0], labels=labels)]) == []
+    assert tables[1].insert(tables[0].dump()) == []
+    assert [entry.labels for entry in tables[1].read()] == [labels]
 
 
 @pytest.mark.live

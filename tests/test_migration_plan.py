@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.vnf.migration_plan import (
@@ -112,6 +112,7 @@ DISTURBANCES = st.sampled_from([Failed("broken"), Cancelled(), Tick()])
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_whatever_happens_exactly_one_forwards_in_the_end(data: st.DataObject) -> None:
     """A model of source and target that does what commands say, and may be disturbed anywhere."""
     plan, now_s = PreCopy(LIMITS), 0.0
