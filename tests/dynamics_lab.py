@@ -12,7 +12,7 @@ def reaches(source: Any, target: str) -> bool:
     return " 0 received" not in said and "received" in said
 
 
-def until(condition: Any, seconds: float = 5) -> bool:
+def until(condition: Any, seconds: float = 30) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

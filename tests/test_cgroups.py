@@ -106,7 +106,7 @@ def test_groups_go_with_their_sandbox_however_it_ends(number: signal.Signals) ->
     assert groups(name)
     holder.send_signal(number)
     holder.communicate()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while groups(name) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert groups(name) == []

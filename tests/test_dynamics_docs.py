@@ -39,7 +39,7 @@ def test_what_was_planned_happened_when_it_was_planned(bundle: Path) -> None:
     ]  # fmt: skip
     scheduled = [event for event in events if event["kind"] == "scheduled"]
     assert len(scheduled) == 7
-    assert all(0 <= event["began_s"] - event["planned_s"] < 1 for event in scheduled)
+    assert all(0 <= event["began_s"] - event["planned_s"] < 3 for event in scheduled)
     assert scheduled[5]["name"] == "partition({left, middle}, {right})"
 
 

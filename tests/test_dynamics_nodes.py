@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,6 @@ def test_a_frozen_node_neither_runs_nor_answers() -> None:
         assert not reaches(phone, server.IP())
         assert not reaches(phone, net["server"].IP6())
         client.send(b"is anybody there?")
-        time.sleep(0.2)
         with pytest.raises(ExperimentError, match=r"server is frozen.*thaw"):
             server.cmd("true")
         unacknowledged = phone.cmd("ss -tn state established dport = :7000").split("\n")[1]
@@ -118,12 +116,12 @@ def test_a_killed_node_says_nothing_and_comes_back_as_it_was_made() -> None:
         with pytest.raises(ExperimentError, match=r"server is killed.*restart"):
             server.popen("true")
         server.restart()
-        assert {node: facts(node) for node in (phone, server)} == before
+        assert until(lambda: {node: facts(node) for node in (phone, server)} == before)
         assert server.sysctl("net/ipv4/tcp_fin_timeout") == "7"
         for router, intf in zip(("r1", "r2"), server.intfList(), strict=True):
             assert until(functools.partial(reaches, net[router], intf.ip))
         assert until(lambda: reaches(phone, server.IP6()))
-        client.settimeout(3)
+        client.settimeout(30)
         client.send(b"hello?")
         with pytest.raises(ConnectionResetError):  # the new stack knows no such connection
             client.recv(1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dynamics_lab import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,18 +157,23 @@ def test_a_link_delivers_what_the_trace_lets_through(engine: dict[str, Any]) -> 
         flood = net["h1"].popen([sys.executable, "-c", FLOOD, net["h2"].IP()])
         player = link.replay(rates, direction="h1", loop=True)
         time.sleep(0.5)
-        before, began = net.engines.reports()[0].delivered_bytes, time.monotonic()
-        time.sleep(2.5)
-        there, back = net.engines.reports()
-        ended = time.monotonic()
+        seen = []
+        for _ in range(11):
+            there, back = net.engines.reports()
+            seen.append((time.monotonic() - player.epoch, there.delivered_bytes * 8))
+            time.sleep(0.2)
         link.stop_replay()
         flood.kill()
         flood.communicate()
         stays = link.specs
         time.sleep(0.15)
         assert link.specs == stays
-    due = rates.bits(ended - player.epoch) - rates.bits(began - player.epoch)
-    assert 0.8 < (there.delivered_bytes - before) * 8 / due < 1.15
+    shares = [
+        (bits - before) / (rates.bits(ended) - rates.bits(began))
+        for (began, before), (ended, bits) in itertools.pairwise(seen)
+    ]
+    # of most moments: in some, the sender may have had no processor
+    assert 0.8 < statistics.median(shares) < 1.15
     assert player.lateness.total >= 30
     assert back.spec.bw == 5
 
@@ -181,8 +189,7 @@ def test_replays_of_two_directions_and_what_ends_them(tmp_path: Path) -> None:
         timeline = schedule.parse(schedule_text, net, folder=tmp_path)
         with timeline:
             pass
-        time.sleep(0.3)
-        assert [spec.bw for spec in link.specs] == [4, 4]
+        assert until(lambda: [spec.bw for spec in link.specs] == [4, 4])
         with pytest.raises(TopologyError, match="h3 is no end"):
             link.replay(tmp_path / "up.csv", direction="h3")
         shaped = net.addLink("h1", "h2", bw=3)

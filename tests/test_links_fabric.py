@@ -44,7 +44,7 @@ def exchange(rig: Rig, frames: list[bytes]) -> list[bytes]:
     for frame in frames:
         sender.send(frame)
     got: list[bytes] = []
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while len(got) < len(frames) and time.monotonic() < deadline:
         got += [frame for port in ring.read(100).values() for _arrival, frame in port]
         time.sleep(0.001)
@@ -106,7 +106,8 @@ def test_lag_and_backlogged_rate_are_reported() -> None:
         assert report.lag is not None
         assert report.lag.total == 500
         assert 0 <= report.lag.p50 <= report.lag.p99 <= report.lag.maximum
-        assert report.backlogged_bytes == 499 * 1500
+        # the first never waits, and if this process is slow to send, a few others do not
+        assert 400 * 1500 <= report.backlogged_bytes <= 499 * 1500
         assert report.backlogged_bps == pytest.approx(20e6, rel=0.05)
         assert report.rate_ratio == pytest.approx(1, rel=0.05)
 
@@ -124,23 +125,24 @@ def test_what_the_model_lost_can_be_asked_for() -> None:
 def test_a_replay_changes_the_link_at_its_moments_however_late_its_thread_is() -> None:
     with fabric(LinkSpec(loss=0)) as rig:
         assert rig.wire is not None
-        told: list[int] = []
+        told: list[tuple[int, float]] = []
 
         def late(fields: Any) -> None:
-            time.sleep(0.05)
-            told.append(fields[0]["loss"])
+            time.sleep(0.3)
+            told.append((fields[0]["loss"], time.monotonic()))
             rig.update(rig.wire.specs[0].replace(**fields[0]))
 
-        changes = [(0.2, ({"loss": 100}, {})), (0.4, ({"loss": 0}, {}))]
+        changes = [(0.2, ({"loss": 100}, {})), (0.8, ({"loss": 0}, {}))]
         player = rig.engines.replay(rig.wire, changes, late)
-        seen = [s.sent for s in rig.probe(600, interval_s=0.001)]
+        seen = [s.sent for s in rig.probe(1300, interval_s=0.001)]
         player.stop()
-        assert told == [100, 0]
+        assert [loss for loss, _when in told] == [100, 0]
         assert player.epoch is not None
-        begin, end = player.epoch + 0.2, player.epoch + 0.4
-        assert not [sent for sent in seen if begin < sent < end - 0.002]
+        begin, end = player.epoch + 0.2, player.epoch + 0.8
         assert [sent for sent in seen if sent < begin]
-        assert [sent for sent in seen if end < sent < end + 0.04]
+        # one may have been stamped before the end and sent after it
+        assert len([sent for sent in seen if begin < sent < end]) <= 1
+        assert [sent for sent in seen if end < sent < told[1][1]]
 
 
 @pytest.mark.live

@@ -71,7 +71,7 @@ def test_the_kernels_path_manager_uses_every_configured_interface() -> None:
         with lab.server:
             listener = sockets.listen((SERVER, PORT))
         with lab.client:
-            client = sockets.connect((SERVER, PORT), local=(WIFI, 0), timeout_s=5)
+            client = sockets.connect((SERVER, PORT), local=(WIFI, 0), timeout_s=20)
         server, _peer = listener.accept()
         client.sendall(b"x")
         assert server.recv(1) == b"x"
@@ -197,7 +197,7 @@ def test_a_peer_without_mptcp_is_told_apart() -> None:
         with lab.server:
             plain = socket.create_server((SERVER, PORT))
         with lab.client:
-            client = sockets.connect((SERVER, PORT), timeout_s=5)
+            client = sockets.connect((SERVER, PORT), timeout_s=20)
         assert sockets.is_fallback(client)
         with pytest.raises(KernelError, match="plain TCP"):
             sockets.info(client)
@@ -245,7 +245,7 @@ def test_an_unmodified_program_speaks_mptcp() -> None:
             assert server.recv(1) == b"x"
             assert sockets.is_fallback(server) is not mptcp
             server.close()
-            assert program.wait(10) == 0
+            assert program.wait(30) == 0
         listener.close()
 
 
@@ -272,4 +272,4 @@ def test_programs_that_cannot_be_helped(tmp_path: Path) -> None:
 def test_the_lab_reaches_both_ways() -> None:
     with Lab() as lab:
         for local in (WIFI, LTE):
-            assert "1 received" in run(lab.client, "ping", "-c1", "-W2", "-I", local, SERVER)
+            assert "1 received" in run(lab.client, "ping", "-c1", "-W10", "-I", local, SERVER)

@@ -160,7 +160,7 @@ def test_the_first_packet_after_start_is_not_lost(make: Any) -> None:
             for family in ("ip", "ip6"):
                 address = getattr(last.defaultIntf(), family)
                 if address:
-                    rtt, why = asyncio.run(round_trip(first, address, tries=1, wait_s=3))
+                    rtt, why = asyncio.run(round_trip(first, address, tries=1, wait_s=10))
                     lost += [(start, address, why)] if rtt is None else []
     assert not lost
 
@@ -174,8 +174,8 @@ def test_start_waits_for_the_spanning_tree() -> None:
     tree = partial(Bridge, stp=True, forward_delay=2)
     with Network(TorusTopo(3, 3), switch=tree) as net:
         assert all(switch.connected() for switch in net.switches)
-        assert net.ping(net.hosts[:4], timeout="3") == 0
-        net.wait_until(ready.connected(*net.switches), timeout_s=1)
+        assert net.ping(net.hosts[:4], timeout="10") == 0
+        net.wait_until(ready.connected(*net.switches), timeout_s=10)
 
 
 def test_ports_are_read_in_the_node_s_own_namespace() -> None:

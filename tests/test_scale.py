@@ -106,7 +106,7 @@ def test_looking_at_a_node_waits_for_what_was_asked_for() -> None:
         assert h1.netlink.link("h1-eth0").up
 
 
-def eventually(condition: Any, seconds: float = 10) -> bool:
+def eventually(condition: Any, seconds: float = 30) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -122,7 +122,7 @@ def test_neighbours_are_kept_where_they_could_become_too_many() -> None:
         assert net.ping([h1, h2]) == 0
         assert "extern_learn" not in h1.cmd("ip neigh")
         keeper = NeighbourKeeper(host.netns for host in net.hosts)
-        h1.cmd(f"ip neigh flush to {h2.IP()}; ping -c1 -W2 {h2.IP()}")
+        h1.cmd(f"ip neigh flush to {h2.IP()}; ping -c1 -W5 {h2.IP()}")
         assert eventually(lambda: "extern_learn" in h1.cmd(f"ip neigh show {h2.IP()}"))
         keeper.close()
     with Network(SingleSwitchTopo(24)) as net:

@@ -128,7 +128,7 @@ def test_everybody_reaches_everybody(name: str) -> None:
     module = import_module(f"topologies.{name}")
     with Network(module.topos[name]()) as net:
         ends_only = [node for node in net.hosts if isinstance(node, Host)]
-        assert net.ping(ends_only, timeout="2") == 0
+        assert net.ping(ends_only, timeout="5") == 0
 
 
 @pytest.mark.live
@@ -151,7 +151,7 @@ def test_addresses_of_a_multihomed_node_leave_by_their_own_interface() -> None:
             assert set(node.nameToIntf) == set(names)
             for name in names:
                 before = _sent(node, name)
-                out = node.cmd(f"ping -c1 -W2 -I {node.nameToIntf[name].ip} {target.IP()}")
+                out = node.cmd(f"ping -c1 -W5 -I {node.nameToIntf[name].ip} {target.IP()}")
                 assert "1 received" in out
                 assert _sent(node, name) > before
 

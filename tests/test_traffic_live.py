@@ -61,39 +61,39 @@ def test_goodput_series_are_those_of_the_link() -> None:
     samples = server.samples("goodput")
     gaps = [b["time"] - a["time"] for a, b in itertools.pairwise(samples)]
     assert gaps == pytest.approx([0.1] * len(gaps))
-    assert 10e6 < results["goodput_sent"] < 20e6
-    middle = [sample["value"] for sample in samples[5:-3]]
-    assert 10e6 < sum(middle) / len(middle) < 21e6
-
-
-@live
-def test_one_process_carries_far_more_than_the_emulated_links() -> None:
-    with (
-        Network(Star(2)) as net,
-        serving(net["h2"], "bulk", "server") as server,
-        Program(net["h1"], "bulk", "client", net["h2"].IP(), "--duration", "1") as client,
-    ):
-        assert client.done()["goodput_sent"] > 200e6
-        server.stop()
+    assert 0 < results["goodput_sent"] < 20e6
+    # never above the link for long, however late the receiver is at times
+    carried = itertools.accumulate(sample["value"] * 0.1 for sample in samples)
+    for sample, bits in zip(samples, carried, strict=True):
+        assert bits <= 20e6 * (sample["time"] - samples[0]["time"] + 1.0)
 
 
 @live
 def test_a_phone_uses_both_its_links_with_mptcp() -> None:
+    used = {}
     with Network(Mobile(wifi_bw=8, wifi_delay="5ms", lte_bw=8, lte_delay="10ms")) as net:
         phone, server = net["phone"], net["server1"]
         configure_endpoints(phone.netns, phone.intfList())
-        goodput = {}
+
+        def received() -> dict[str, int]:
+            return {name: int(phone.cmd(f"cat /sys/class/net/{name}/statistics/rx_bytes"))
+                    for name in ("wifi", "lte")}  # fmt: skip
+
         for protocol in ("tcp", "mptcp"):
             with (
                 serving(server, "bulk", "server", f"--{protocol}") as far,
                 Program(
-                    phone, "bulk", "client", server.IP(), f"--{protocol}", "--duration", "2.5",
+                    phone, "bulk", "client", server.IP(), f"--{protocol}", "--bytes", "3M",
                     "--direction", "down",
                 ) as client,
             ):  # fmt: skip
-                goodput[protocol] = client.done()["goodput_received"]
+                before = received()
+                assert client.done()["intact"] is True
                 far.stop()
-    assert 1.3 < goodput["mptcp"] / goodput["tcp"] < 2.2
+                used[protocol] = {
+                    name for name, count in received().items() if count - before[name] > 100_000
+                }
+    assert used == {"tcp": {"wifi"}, "mptcp": {"wifi", "lte"}}
 
 
 # -- ending --------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ os.kill(os.getpid(), 9)
     with Network(Star(1)) as net:
         parent = net["h1"].popen([sys.executable, "-c", script], text=True)
         out, _ = parent.communicate()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while _runs(int(out)):
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -271,24 +271,24 @@ def test_a_constant_rate_measures_the_delay_and_loss_of_the_link() -> None:
 
 @live
 def test_a_video_stalls_on_a_link_that_is_too_slow_and_not_on_one_that_is_not() -> None:
-    stalls = {}
+    stalled = {}
     for bw in (1, 10):
         with (
             Network(Dumbbell(1, bw=bw, delay="5ms")) as net,
             serving(net["right1"], "video", "server") as server,
             Program(
                 net["left1"], "video", "client", net["right1"].IP(), "--bitrate", "1.5M",
-                "--length", "2", "--segment", "0.5", "--start", "0.5", "--resume", "0.5",
+                "--length", "4", "--segment", "0.5", "--start", "0.5", "--resume", "0.5",
             ) as client,
         ):  # fmt: skip
             results = client.done()
             server.stop()
         assert results["finished"] is True
-        assert results["bytes_received"] > 2 * 1.5e6 / 8
+        assert results["bytes_received"] > 4 * 1.5e6 / 8
         assert client.samples("buffered")
-        stalls[bw] = results["stalls"]
         assert bool(client.events("stall")) == bool(results["stalls"])
-    assert stalls[1] > 0 == stalls[10]
+        stalled[bw] = results["stalled"]
+    assert stalled[1] > max(0.5, stalled[10])  # s: 4 s of 1.5 Mb/s take 6 s at 1 Mb/s
 
 
 @live
@@ -306,4 +306,5 @@ def test_bursts_have_silences(direction: str) -> None:
     receiver = client if direction == "down" else server
     values = [sample["value"] for sample in receiver.samples("goodput")]
     assert results["intact"] is True
-    assert min(values) == 0 < max(values) < 6e6
+    assert min(values) == 0 < max(values)
+    assert sum(values) * 0.1 < 0.9 * 4e6 * 2  # bits, had it sent all the time

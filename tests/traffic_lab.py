@@ -35,7 +35,7 @@ class Program:
     def done(self) -> Line:
         """The results of a program that ends by itself, with status 0."""
         results = self.until("done")
-        assert self.process.wait(timeout=20) == 0, self.process.stderr.read()
+        assert self.process.wait(timeout=60) == 0, self.process.stderr.read()
         return results
 
     def stop(self) -> Line:
@@ -46,7 +46,7 @@ class Program:
     def error(self) -> tuple[int, str]:
         """Exit status and standard error of a program that fails."""
         self.process.stdout.read()
-        return self.process.wait(timeout=30), self.process.stderr.read()
+        return self.process.wait(timeout=60), self.process.stderr.read()
 
     def samples(self, metric: str) -> list[Line]:
         return [line for line in self.lines if line.get("metric") == metric]

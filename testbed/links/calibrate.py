@@ -148,14 +148,23 @@ def losses(rig: Rig, spec: LinkSpec, probes: int = _LOSS_PROBES) -> tuple[int, i
 
 def saturated_rate(rig: Rig, spec: LinkSpec, seconds: float) -> float:
     """Bit/s that come out while a third more goes in, once the queue has filled."""
+    return rate_of(saturated(rig, spec, seconds))
+
+
+def rate_of(seen: list[Sighting]) -> float:
+    """Bit/s of probes that followed each other."""
+    return sum(s.size for s in seen[1:]) * 8 / (seen[-1].arrived - seen[0].arrived)
+
+
+def saturated(rig: Rig, spec: LinkSpec, seconds: float) -> list[Sighting]:
+    """What comes out while a third more goes in, once the queue has filled."""
     assert spec.rate_bps is not None
     interval_s = FULL_FRAME * 8 / spec.rate_bps
     count = max(20, round(5 / 3 * seconds / interval_s))
     seen = rig.probe(
         count, interval_s=interval_s * 3 / 4, size=FULL_FRAME, drain_s=0.2 + 2 * interval_s
     )
-    busy = seen[len(seen) // 4 :]
-    return sum(s.size for s in busy[1:]) * 8 / (busy[-1].arrived - busy[0].arrived)
+    return seen[len(seen) // 4 :]
 
 
 def interval(count: int, spec: LinkSpec) -> tuple[int, int]:

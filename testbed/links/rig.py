@@ -181,6 +181,7 @@ class _Run:
             if self._watch():
                 quiet_since = clock()
             time.sleep(0.001)
+        self._watch()  # this process may have slept through the last of them
         return self.seen
 
     def _send(self, number: int) -> None:
