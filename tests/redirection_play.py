@@ -46,7 +46,7 @@ def segment(
     ack: int,
     *,
     length: int = 0,
-    flags: Flags = Flags.ACK,
+    flags: int = Flags.ACK,
     stamps: tuple[int, int] | None = None,
     mptcp: tuple[Option, ...] = (),
 ) -> Segment:

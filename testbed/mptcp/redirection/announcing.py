@@ -3,6 +3,9 @@
 A signed ADD_ADDR in a pure ACK that continues what passed last.  Later segments may overtake it
 on the way through this program, and then the client drops it as old, without a word (PAWS); or a
 link loses it, or its echo.  So it is repeated with fresh numbers until the echo passes.
+
+Every other one goes without timestamps: the standard lets a receiver drop it (RFC 7323 3.2), but
+Linux judges it by its sequence number alone, which is old less easily.
 """
 
 from __future__ import annotations
@@ -47,15 +50,18 @@ class Announcing:
         """Once more, with the numbers of now."""
         self.attempts += 1
         self.deadline = now_s + self._retry_s()
-        return [self._tracking.acknowledgement(Direction.TO_CLIENT, [self._option])]
+        stamped = self.attempts % 2 == 1
+        where = Direction.TO_CLIENT
+        return [self._tracking.acknowledgement(where, [self._option], stamped=stamped)]
 
     def echoed_by(self, event: Sampled) -> bool:
         """Does this segment of the client's echo the address?"""
-        return event.direction is Direction.TO_SERVER and any(
-            self._announcement.echoed_by(option)
-            for option in event.segment.mptcp
-            if isinstance(option, AddAddr)
-        )
+        if event.direction is not Direction.TO_SERVER:
+            return False
+        if all(subtype != AddAddr.subtype for subtype, _ in event.segment.subtypes()):
+            return False
+        options = (each for each in event.segment.mptcp if isinstance(each, AddAddr))
+        return any(self._announcement.echoed_by(option) for option in options)
 
     def failed(self, reason: str) -> None:
         """An announcement could not be sent."""

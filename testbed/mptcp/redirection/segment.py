@@ -19,7 +19,6 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import IntFlag
 from functools import cached_property
 from typing import TypeVar
 
@@ -43,10 +42,13 @@ _FRAGMENT_BITS = 0x3FFF  # more fragments, fragment offset
 _MAX_OPTIONS = 40
 _TIMESTAMPS_KIND, _NO_OPERATION = 8, b"\x01"
 _HOP_LIMIT = 64
+_STAMPED, _STAMPED_SIZE = b"\x01\x01\x08\x0a", 12  # how kernels begin the options
 
 _IPV4_HEADER = struct.Struct("!BBHHHBBH4s4s")
 _IPV6_HEADER = struct.Struct("!IHBB16s16s")
 _TCP_HEADER = struct.Struct("!HHIIBBHHH")
+_STAMPS = struct.Struct("!II")
+_DATA_FIN = 0x10
 
 _O = TypeVar("_O", bound=Option)
 
@@ -55,8 +57,8 @@ class SegmentError(TestbedError):
     """A segment that no packet can carry."""
 
 
-class Flags(IntFlag):
-    """Control bits of a TCP header (RFC 9293 3.1)."""
+class Flags:
+    """Control bits of a TCP header (RFC 9293 3.1); plain numbers, for every segment is tested."""
 
     FIN = 0x01
     SYN = 0x02
@@ -93,7 +95,7 @@ class Segment:
     destination: Address
     seq: int
     ack: int = 0
-    flags: Flags
+    flags: int
     window: int = 0
     options: bytes = b""
     length: int = 0
@@ -104,13 +106,14 @@ class Segment:
         taken = bool(self.flags & Flags.SYN) + bool(self.flags & Flags.FIN)
         return (self.seq + self.length + taken) % (1 << 32)
 
-    @cached_property
+    @property
     def timestamps(self) -> tuple[int, int] | None:
         """TSval and TSecr (RFC 7323 3.2)."""
-        for option in self._options():
+        if self._stamped_first:
+            return _STAMPS.unpack_from(self.options, 4)
+        for option in self._options(0):
             if option[0] == _TIMESTAMPS_KIND and len(option) == 10:
-                value, echo = struct.unpack_from("!II", option, 2)
-                return value, echo
+                return _STAMPS.unpack_from(option, 2)
         return None
 
     @cached_property
@@ -122,19 +125,28 @@ class Segment:
         """The first MPTCP option of a kind."""
         return next((option for option in self.mptcp if isinstance(option, kind)), None)
 
-    def _options(self) -> Iterator[bytes]:
+    def subtypes(self) -> Iterator[tuple[int, bytes]]:
+        """Subtype and bytes of each MPTCP option, well formed or not: cheap to look through."""
+        for option in self._options(_STAMPED_SIZE if self._stamped_first else 0):
+            if option[0] == KIND and len(option) > 2:
+                yield option[2] >> 4, option
+
+    @property
+    def _stamped_first(self) -> bool:
+        return self.options[:4] == _STAMPED and len(self.options) >= _STAMPED_SIZE
+
+    def _options(self, start: int) -> Iterator[bytes]:
         try:
-            yield from tcp_options(self.options)
+            yield from tcp_options(self.options[start:])
         except OptionError:
             return
 
     def _mptcp(self) -> Iterator[Option]:
-        for option in self._options():
-            if option[0] == KIND:
-                try:
-                    yield parse(option)
-                except OptionError:
-                    continue
+        for _, option in self.subtypes():
+            try:
+                yield parse(option)
+            except OptionError:
+                continue
 
     def build(self) -> bytes:
         """The IP packet without payload, ready to be sent; `SegmentError` where none can be."""
@@ -169,14 +181,13 @@ def ending(segment: Segment) -> str:
     """How a segment ends its subflow or its connection, in words; empty where it does not."""
     if segment.flags & (Flags.FIN | Flags.RST):
         return "an end closed the old subflow"
-    for option in segment.mptcp:
-        match option:
-            case MpFastclose():
-                return "an end closed the connection"
-            case MpFail():
-                return "an end fell back to plain TCP"
-            case Dss(data_fin=True):
-                return "an end has sent all its data, after which no join is accepted"
+    for subtype, option in segment.subtypes():
+        if subtype == MpFastclose.subtype:
+            return "an end closed the connection"
+        if subtype == MpFail.subtype:
+            return "an end fell back to plain TCP"
+        if subtype == Dss.subtype and option[3:4] and option[3] & _DATA_FIN:
+            return "an end has sent all its data, after which no join is accepted"
     return ""
 
 
@@ -293,7 +304,7 @@ def _parse_tcp(
         destination=Address(socket.inet_ntop(family, destination), dport),
         seq=seq,
         ack=ack,
-        flags=Flags(flags),
+        flags=flags,
         window=window,
         options=bytes(options),
         length=size - header,

@@ -17,58 +17,74 @@ from testbed.mptcp.redirection.segment import Flags, Segment, distance, later, p
 _KEPT_SAMPLES = 8
 
 
+class _Way:
+    """One direction: its last segment, the end of what was forwarded, what it acknowledged."""
+
+    def __init__(self) -> None:
+        self.last: Segment | None = None
+        self.end = self.ack = 0
+        self.acknowledges = False
+        self.round_trip = _RoundTrip()
+
+    def see(self, segment: Segment) -> None:
+        if self.last is None:
+            self.last, self.end = segment, segment.end
+        else:
+            self.end = later(self.end, segment.end)
+            if not _stale(self.last, segment):
+                self.last = segment
+        if segment.flags & Flags.ACK:
+            self.ack = later(self.ack, segment.ack) if self.acknowledges else segment.ack
+            self.acknowledges = True
+
+
 class Tracking:
     """What has been seen of one subflow at one place, times in seconds of any clock."""
 
     def __init__(self) -> None:
-        self._last: dict[Direction, Segment] = {}
-        self._end: dict[Direction, int] = {}
-        self._ack: dict[Direction, int] = {}
-        self._round_trips = {direction: _RoundTrip() for direction in Direction}
+        self._to_client, self._to_server = _Way(), _Way()
         self.last_payload_s: float | None = None
+
+    def _way(self, direction: Direction) -> _Way:
+        return self._to_client if direction is Direction.TO_CLIENT else self._to_server
 
     def see(self, direction: Direction, segment: Segment, now_s: float) -> None:
         """Take in a segment that was forwarded."""
         if segment.flags & Flags.RST:
             return  # its numbers may be anything
-        last = self._last.get(direction)
-        if last is None or not _stale(last, segment):
-            self._last[direction] = segment
-        self._end[direction] = later(self._end.get(direction), segment.end)
-        if segment.flags & Flags.ACK:
-            self._ack[direction] = later(self._ack.get(direction), segment.ack)
+        way = self._way(direction)
+        way.see(segment)
         if segment.length:
             self.last_payload_s = now_s
-        self._round_trips[direction].left(segment, now_s)
-        self._round_trips[direction.opposite].answered(segment, now_s)
+        way.round_trip.left(segment, now_s)
+        self._way(direction.opposite).round_trip.answered(segment, now_s)
 
     def ready(self, *directions: Direction) -> bool:
         """Has enough passed to forge segments in these directions?"""
-        return all(each in self._last and each in self._ack for each in directions)
+        return all(self._way(each).acknowledges for each in directions)
 
     @property
     def drained(self) -> bool:
         """Has everything that was forwarded been acknowledged?"""
-        return self.ready(*Direction) and all(
-            distance(self._end[each], self._ack[each.opposite]) >= 0 for each in Direction
+        client, server = self._to_client, self._to_server
+        return self.ready(*Direction) and (
+            distance(client.end, server.ack) >= 0 and distance(server.end, client.ack) >= 0
         )
 
     def round_trip_s(self, *directions: Direction) -> float | None:
         """From here to the ends in these directions and back; None while one is not known."""
-        times = [self._round_trips[each].shortest_s for each in directions]
+        times = [self._way(each).round_trip.shortest_s for each in directions]
         known = [each for each in times if each is not None]
         return sum(known) if len(known) == len(times) else None
 
-    def acknowledgement(self, direction: Direction, mptcp: Iterable[Option]) -> Inject:
+    def acknowledgement(
+        self, direction: Direction, mptcp: Iterable[Option], *, stamped: bool = True
+    ) -> Inject:
         """A pure ACK with these options, as fresh as what has passed."""
-        last = self._last[direction]
-        segment = pure_ack(
-            last,
-            seq=self._end[direction],
-            ack=self._ack[direction],
-            timestamps=last.timestamps,
-            mptcp=mptcp,
-        )
+        way = self._way(direction)
+        assert way.last is not None
+        stamps = way.last.timestamps if stamped else None
+        segment = pure_ack(way.last, seq=way.end, ack=way.ack, timestamps=stamps, mptcp=mptcp)
         return Inject(direction, segment)
 
     def expected(self, direction: Direction) -> list[int]:
@@ -77,15 +93,17 @@ class Tracking:
         The end of what was forwarded, if all of it arrived, and what the receiver acknowledged
         last, if none of the rest did.
         """
-        if not self.ready(direction):
+        way, back = self._way(direction), self._way(direction.opposite)
+        if not way.acknowledges:
             return []
-        numbers = [self._end[direction], self._ack.get(direction.opposite)]
-        return [number for number in dict.fromkeys(numbers) if number is not None]
+        return list(dict.fromkeys([way.end, back.ack] if back.acknowledges else [way.end]))
 
     def reset(self, direction: Direction, seq: int) -> Inject:
         """An RST with this sequence number."""
-        ack = self._end.get(direction.opposite, self._ack[direction])
-        return Inject(direction, reset(self._last[direction], seq=seq, ack=ack))
+        way, back = self._way(direction), self._way(direction.opposite)
+        assert way.last is not None
+        ack = back.end if back.last is not None else way.ack
+        return Inject(direction, reset(way.last, seq=seq, ack=ack))
 
 
 def _stale(last: Segment, segment: Segment) -> bool:
