@@ -99,7 +99,11 @@ def draw_sweep(results: Results, canvas: Canvas) -> None:
         raise MissingData(f"needs bundles with several values of {_SWEPT} (testbed sweep)")
     left, right = canvas.subplots(1, 2)
     for place, (metric, label) in enumerate(
-        (("join", "joined"), ("gap_after", "longest gap after"), ("gap_before", "before"))
+        (
+            ("join", "joined"),
+            ("gap_after", "longest gap after"),
+            ("gap_before", "longest gap before"),
+        )
     ):
         _against(left, results, metric, style.look(place), label)
     left.set_ylabel("Median over connections (ms)")
