@@ -36,7 +36,7 @@ def test_a_guest_is_a_named_processor_on_a_machine_that_migrates() -> None:
     assert after(words, "-cpu") == ["Nehalem"]
     assert after(words, "-machine") == ["q35"]
     assert after(words, "-m") == ["128"]
-    assert after(words, "-accel")[0].startswith("tcg,tb-size=")
+    assert after(words, "-accel")[0].startswith("tcg,thread=single,tb-size=")
     assert after(words, "-netdev") == ["tap,id=net0,fd=7"]
     assert "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,romfile=" in words
     assert "-incoming" not in words

@@ -70,7 +70,11 @@ def command_line(machine: Machine, inherited: Descriptors, *, incoming: bool = F
 
 
 def _accelerator(machine: Machine) -> str:
-    return f"tcg,tb-size={_TRANSLATED_MB}" if machine.accelerator == "tcg" else machine.accelerator
+    if machine.accelerator != "tcg":
+        return machine.accelerator
+    # with a thread of its own for the processor, a guest that forwarded packets while it was
+    # migrated was seen to arrive with corrupt memory, and to panic
+    return f"tcg,thread=single,tb-size={_TRANSLATED_MB}"
 
 
 def _interfaces(macs: Sequence[str], taps: Sequence[int]) -> list[str]:
