@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from traffic_lab import Program, serving
 
+from testbed.mptcp.redirection.messages import Outcome
 from testbed.network import Network
 from testbed.run import Recorder, Trial
 from topologies.star import Star
@@ -276,9 +277,8 @@ def test_a_ratio_is_what_the_tunnel_makes_of_packets() -> None:
 @live
 def test_a_crowd_on_a_full_path_is_redirected_through_the_tunnel(tmp_path: Path) -> None:
     params = ClickosMigrationParameters().changed(
-        {"paths.direct_bw": 1, "burst.base": 2, "burst.waves": 6, "burst.lead": 1,
-         "burst.stay": 3, "burst.tail": 0.5}
-    )  # fmt: skip
+        {"paths.direct_bw": 1, "burst.base": 2, "burst.waves": 6}
+    )
     with Network(params.paths.topology(clients=2)) as net:
         told, events = asyncio.run(contend(net, params, DEAR_NETWORK, tmp_path))
         assert net["dc1"].cmd(f"ip route get {net['m2'].IP()}").split()[4] != "squeeze"
@@ -290,12 +290,28 @@ def test_a_crowd_on_a_full_path_is_redirected_through_the_tunnel(tmp_path: Path)
     assert rent["plan"] == Plan.PROCESSING.value
 
 
+class UntilMoved(burst.Contender):
+    """A contender whose crowd stays until connections have been redirected."""
+
+    async def _come_and_go(self) -> None:
+        operator = self._operator
+        assert operator is not None
+        base = await self._arrive("base", 1, 2)
+        await operator.learn()
+        wave = await self._arrive("wave1", 2, 6)
+        async with asyncio.timeout(60):
+            while Outcome.REDIRECTED not in operator.outcomes:
+                await asyncio.sleep(0.1)
+        await self._leave(*wave)
+        await self._leave(*base)
+
+
 async def contend(
     net: Any, params: ClickosMigrationParameters, name: str, folder: Path
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Results and events of one contender."""
     record = Recorder(folder, Trial(variant="burst", repeat=0, seed=1))
-    contender = burst.Contender(net, params, record, name)
+    contender = UntilMoved(net, params, record, name)
 
     async def work() -> None:
         burst.prepare([net[each] for each in ("server1", "client1", "client2")])
