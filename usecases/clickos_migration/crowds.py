@@ -59,3 +59,7 @@ class Crowd:
         await self._process.send({"command": "finish"})
         self.results = await self._process.done(_SPARE_S)
         return self.results
+
+    async def stop(self) -> None:
+        """End it, if it has not ended yet."""
+        await self._process.stop()

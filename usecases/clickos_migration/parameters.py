@@ -165,12 +165,44 @@ class Burst(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Migrate(Parameters):
+    """Variant migrate: a function moves from one data centre to the other, connections live."""
+
+    connections: tuple[int, ...] = parameter(
+        (1, 10, 100, 1000, 10_000), help="live connections, one move each",
+        minimum=1, maximum=20_000,
+    )  # fmt: skip
+    baseline: tuple[int, ...] = parameter(
+        (1000,), help="with how many the baselines move: without state, and in a virtual machine",
+        minimum=1, maximum=20_000,
+    )  # fmt: skip
+    wide: int = parameter(
+        100, help="connections of the move to other addresses, by redirection", minimum=2,
+        maximum=2000,
+    )  # fmt: skip
+    rate: float = parameter(
+        500.0, help="exchanges a second, of all connections together", minimum=10, maximum=5000
+    )
+    opening: float = parameter(
+        1000.0, help="connections opened in a second", minimum=1, maximum=5000
+    )
+    before: float = parameter(
+        2.0, unit="s", help="before a move, besides an exchange of each connection", minimum=0.5
+    )
+    after: float = parameter(3.0, unit="s", help="after a move", minimum=1)
+    patience: float = parameter(
+        5.0, unit="s", help="for answers to the roll call at the end", minimum=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClickosMigrationParameters(Parameters):
     """All of them."""
 
     paths: Paths = Paths()
     redirect: Redirect = Redirect()
     chain: Chain = Chain()
+    migrate: Migrate = Migrate()
     burst: Burst = Burst()
     congestion: str = parameter("cubic", help="congestion control", choices=("reno", "cubic"))
     tear_down: str = parameter(

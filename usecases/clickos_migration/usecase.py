@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from testbed.run import Recorder, UseCase
-from usecases.clickos_migration import burst, chain, redirect
+from usecases.clickos_migration import burst, chain, migrate, redirect
 from usecases.clickos_migration.parameters import ClickosMigrationParameters
 
-PARTS: dict[str, Any] = {"redirect": redirect, "chain": chain, "burst": burst}
+PARTS: dict[str, Any] = {"redirect": redirect, "chain": chain, "migrate": migrate, "burst": burst}
 
 
 class ClickosMigration(UseCase[ClickosMigrationParameters]):
