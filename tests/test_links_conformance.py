@@ -284,7 +284,7 @@ def test_every_packet_is_accounted_for_over_updates(engine: str) -> None:
                 (
                     {"bw": 2},
                     {"loss": 20},
-                    {"delay": "60ms"},
+                    {"delay": "250ms"},  # longer than a slow machine takes to ask
                     {"jitter": 0, "bw": 50},
                     {"queue": 50},
                 ),
@@ -292,16 +292,18 @@ def test_every_packet_is_accounted_for_over_updates(engine: str) -> None:
             )
         }
         found = []
-        changes[299] = lambda: found.append(report(r))
+        for number in (175, 225, 275, 299):
+            changes[number] = lambda: found.append(report(r))
         seen = r.probe(300, interval_s=0.001, size=1000, drain_s=0.5, at=changes)
         found.append(report(r))
         assert all(map(is_conserved, found))
-        assert found[0].inside_packets > 0
-        assert found[1].inside_packets == found[1].outside_drops == 0
-        assert found[1].delivered_packets == len(seen)
+        assert any(each.inside_packets > 0 for each in found)
+        last = found[-1]
+        assert last.inside_packets == last.outside_drops == 0
+        assert last.delivered_packets == len(seen)
         assert numbers(seen) == sorted(numbers(seen))
-        assert found[1].lost_packets > 0
-        assert found[1].queue_drops > 0
+        assert last.lost_packets > 0
+        assert last.queue_drops > 0
 
 
 @every_engine
