@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -441,3 +442,23 @@ def test_handlers_over_a_control_socket(tmp_path: Path):
             assert stream.read(4).startswith("5\nc\n")
         function.destroy()
         assert not path.exists()
+
+
+@pytest.mark.live
+def test_paint_stays_with_a_packet_and_pings_of_the_function_are_answered():
+    text = """FromDevice(eth0) -> kind :: IPClassifier(udp, icmp, -);
+        kind [0] -> Paint(2) -> join :: PaintSwitch; kind [1] -> Paint(1) -> join;
+        kind [2] -> join; join [0] -> Discard; join [1] -> ICMPPingResponder -> Discard;
+        join [2] -> udp :: Counter -> CheckPaint(2) -> ToDevice(eth1);"""
+    with Lab() as lab:
+        client, server = lab.client(), lab.server()
+        function = lab.function(text)
+        received = lab.listen(server, 5000, socket.SOCK_DGRAM)
+        lab.socket(client, socket.SOCK_DGRAM).sendto(b"painted", ("10.2.0.1", 5000))
+        assert received.recv(100) == b"painted"
+        assert function.read("udp.count") == "1"
+        ping = ["ping", "-n", "-c", "1", "-W", "10"]
+        with client:
+            assert subprocess.run([*ping, "10.1.0.254"], capture_output=True).returncode == 0
+            ping[-1] = "1"
+            assert subprocess.run([*ping, "10.2.0.1"], capture_output=True).returncode == 1
