@@ -160,8 +160,9 @@ class Attempt:
         )  # fmt: skip
 
     def _tell_move(self, moved: Moved, began: float, carried: int) -> None:
-        self._record.event("moved", contender=self.source, began=began, total_s=moved.total_s,
-                           downtime_s=moved.downtime_s)  # fmt: skip
+        switched = moved.switched_s - self._record.epoch
+        self._record.event("moved", contender=self.source, began=began, switched=switched,
+                           total_s=moved.total_s, downtime_s=moved.downtime_s)  # fmt: skip
         self._told += [
             ("downtime", moved.downtime_s, "s"),
             ("total", moved.total_s, "s"),

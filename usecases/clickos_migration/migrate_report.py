@@ -254,6 +254,9 @@ def _draw_move(results: Results, axes: Axes, name: str, number: int) -> None:
     samples = results.samples("exchanges", variant=MIGRATE)
     own = samples.source.str.startswith(f"{source}.")
     samples = samples[own & (samples.bundle == 0) & (samples.repeat == move["repeat"])]
+    rate, after = (float(results.parameter(f"migrate.{key}")) for key in ("rate", "after"))
+    end = move.total_s + after  # the roll is called then, faster than exchanges are made
+    samples = samples[samples.time_s - move.began < end]
     bins = ((samples.time_s - move.began) / _BIN_S).round().astype(int)
     sources = samples.source.nunique()
     rates = samples.value.groupby(bins).sum() / (samples.value.groupby(bins).count() / sources)
@@ -261,20 +264,20 @@ def _draw_move(results: Results, axes: Axes, name: str, number: int) -> None:
     times = rates.index * _BIN_S
     axes.fill_between(times, rates, color=style.tint(shape.colour, 0.35), linewidth=0)
     axes.plot(times, rates, color=shape.colour, linewidth=0.9)
-    axes.axvspan(move.total_s - move.downtime_s, move.total_s, color=style.WARNING, alpha=0.25,
-                 linewidth=0)  # fmt: skip
+    back = move.switched - move.began
+    axes.axvspan(back - move.downtime_s, back, color=style.WARNING, alpha=0.25, linewidth=0)
     lost = _mean(results, "lost", name, number)
     axes.annotate(
         f"moved in {move.total_s:.2g} s\ndown {move.downtime_s * 1e3:.0f} ms\n"
         f"{lost:.0f} of {number:,} lost",
-        (0.03, 0.04), xycoords="axes fraction", size=6.5, va="bottom",
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
+        (0.03, 0.97), xycoords="axes fraction", size=6.5, va="top",
     )  # fmt: skip
-    axes.set_xlim(-1, move.total_s + 2)
-    axes.set_ylim(bottom=0)
+    axes.set_xlim(-1, end)
+    axes.set_ylim(0, _HEADROOM * rate)
 
 
 _BIN_S = 0.04
+_HEADROOM = 2.6  # times the rate: what was held up is made up for
 
 
 def draw_interruptions(results: Results, canvas: Canvas) -> None:
@@ -284,16 +287,19 @@ def draw_interruptions(results: Results, canvas: Canvas) -> None:
     axes = canvas.subplots()
     number = _numbers(results, FORGETFUL)[-1]
     for name in (FUNCTION, VM):
-        if not _tried(results, name):
-            continue
         source = f"{name}-{number}"
+        if not _tried(results, name) or _mean(results, "lost", name, number):
+            continue  # a connection that is lost waits for ever
         values = sorted(results.samples("slowest_of_each", variant=MIGRATE, source=source).value)
         shares = [(place + 1) / len(values) for place in range(len(values))]
         shape = style.look(_PLACES[name])
         axes.step([value * 1e3 for value in values], shares, where="post", color=shape.colour,
                   label=_TITLES[name])  # fmt: skip
     axes.set_xscale("log")
+    axes.set_xlim(20, 2000)
+    axes.set_xticks([20, 50, 100, 200, 500, 1000, 2000])
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("Slowest exchange of a connection (ms)")
     axes.set_ylabel("Share of connections")
     axes.set_ylim(0, 1.02)

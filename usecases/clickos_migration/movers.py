@@ -35,9 +35,13 @@ FROM, TO = "dc1", "dc2"
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
-    """What a move took, by whoever moved: seconds and payload bytes."""
+    """What a move took, by whoever moved: seconds and payload bytes.
+
+    `switched_s` is when traffic was led to the other place (CLOCK_MONOTONIC): downtime ends then.
+    """
 
     downtime_s: float
+    switched_s: float
     total_s: float
     bytes: int
 
@@ -72,6 +76,7 @@ class LightFunction:
 
     def __init__(self, site: Site) -> None:
         self._net, self._steering, self._clients = site.net, site.steering, site.clients
+        self._switched_s = 0.0
         self._program: Program = compile_text(CLICK, file="firewall.click")
         self._function: Function | None = None
 
@@ -107,11 +112,20 @@ class LightFunction:
                 self.function,
                 lambda: self._instantiate(TO),
                 channel,
-                lambda: self._steering.switch(TO),
+                self._switch,
             )
         assert isinstance(report.target, Function)
         self._function = report.target
-        return Moved(downtime_s=report.downtime_s, total_s=report.total_s, bytes=report.bytes)
+        return Moved(
+            downtime_s=report.downtime_s,
+            switched_s=self._switched_s,
+            total_s=report.total_s,
+            bytes=report.bytes,
+        )
+
+    def _switch(self) -> None:
+        self._steering.switch(TO)
+        self._switched_s = time.monotonic()
 
     async def remove(self) -> None:
         """End it, and lead traffic to data centre 1 again."""
@@ -138,11 +152,15 @@ class Forgetful(LightFunction):
         source, began = self.function, time.monotonic()
         target = self._instantiate(TO)
         switching = time.monotonic()
-        self._steering.switch(TO)
-        switched = time.monotonic()
+        self._switch()
         source.destroy()
         self._function = target
-        return Moved(downtime_s=switched - switching, total_s=time.monotonic() - began, bytes=0)
+        return Moved(
+            downtime_s=self._switched_s - switching,
+            switched_s=self._switched_s,
+            total_s=time.monotonic() - began,
+            bytes=0,
+        )
 
 
 class VirtualMachine:
@@ -151,6 +169,7 @@ class VirtualMachine:
     def __init__(self, site: Site, log: Path) -> None:
         self._net, self._steering, self._clients = site.net, site.steering, site.clients
         self._log = log
+        self._switched_s = 0.0
         self._guest: VmFunction | None = None
 
     async def place(self) -> None:
@@ -176,11 +195,17 @@ class VirtualMachine:
             on_resume=self._resumed,
             log=self._log,
         )
-        return Moved(downtime_s=report.downtime_s, total_s=report.total_s, bytes=report.bytes)
+        return Moved(
+            downtime_s=report.downtime_s,
+            switched_s=self._switched_s,
+            total_s=report.total_s,
+            bytes=report.bytes,
+        )
 
     def _resumed(self) -> None:
         self._steering.attach(TO)
         self._steering.switch(TO)
+        self._switched_s = time.monotonic()
 
     async def remove(self) -> None:
         """End it, and lead traffic to data centre 1 again."""
