@@ -121,15 +121,16 @@ class Attempt:
         await self._arrive()
         # once round, so that each connection has shown what it asks for
         await asyncio.sleep(migrate.before + self._number / migrate.rate)
-        films, carried = await mover.labelled(), interconnect_bytes(self._net)
+        films, carried = await mover.found(), interconnect_bytes(self._net)
         began = self._record.now()
         moved = await mover.move()
         self._tell_move(moved, began, interconnect_bytes(self._net) - carried)
         await asyncio.sleep(migrate.after)
-        self._told += [("films_before", films, ""), ("films_after", await self._known(mover), "")]
         await asyncio.gather(*(crowd.finish() for crowd in self._crowds))
         await asyncio.sleep(_DRAIN_S)
         self._told.append(("packets_lost", tally.missing(), "packets"))
+        # entries of closed connections stay for a while, and with them what was known
+        self._told += [("films_before", films, ""), ("films_after", await self._known(mover), "")]
         return began
 
     async def _known(self, mover: Mover) -> int:
