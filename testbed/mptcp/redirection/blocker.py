@@ -1,9 +1,12 @@
 """Old subflows that a box no longer forwards: elements of nft sets.
 
-A flow is dropped where it enters the box, in both directions, before routing and translation see
-it; what is injected leaves all the same.  An end that missed its reset may go on sending for
-minutes, so a block outlives the redirection, and ends by itself: after `_TIMEOUT`, or when a new
-connection begins with the same ends.
+A flow is stopped where it enters the box, in both directions, before routing and translation see
+it; what is injected leaves all the same.  The kernel answers each segment that is stopped with
+an RST at exactly the number it acknowledges, which its sender must believe (RFC 5961 3.2): an end
+that still sends learns at once that the subflow is gone, and gives what was in flight to the
+others, however busy this program is.  A block outlives the redirection, for ends that missed
+everything, and ends by itself: after `_TIMEOUT`, or when a new connection begins with the same
+ends.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class Blocker:
         self._nft.close()
 
     def block(self, connection: Connection) -> None:
-        """Drop what enters the box on a flow; `KernelError` where the kernel refuses."""
+        """Stop and reset what enters the box on a flow; `KernelError` where the kernel refuses."""
         if not self._loaded:
             self._nft.run(ruleset(self._table))
             self._loaded = True
@@ -74,7 +77,7 @@ def ruleset(table: str) -> str:
     )
     rules = "".join(
         f"    tcp flags & syn == syn delete @blocked{family} {{ {ends} }}\n"
-        f"    {ends} @blocked{family} drop\n"
+        f"    {ends} @blocked{family} reject with tcp reset\n"
         for family, (word, _kind) in _FAMILIES.items()
         for ends in [f"{word} saddr . tcp sport . {word} daddr . tcp dport"]
     )
