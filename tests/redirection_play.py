@@ -63,16 +63,12 @@ def segment(
     )
 
 
-def from_server(
-    seq: int = 9000, ack: int = 100, *, forwarded: bool = True, **more: object
-) -> Event:
-    return Sampled(TO_CLIENT, segment(TO_CLIENT, seq, ack, **more), forwarded)
+def from_server(seq: int = 9000, ack: int = 100, **more: object) -> Event:
+    return Sampled(TO_CLIENT, segment(TO_CLIENT, seq, ack, **more))
 
 
-def from_client(
-    seq: int = 100, ack: int = 9000, *, forwarded: bool = True, **more: object
-) -> Event:
-    return Sampled(TO_SERVER, segment(TO_SERVER, seq, ack, **more), forwarded)
+def from_client(seq: int = 100, ack: int = 9000, **more: object) -> Event:
+    return Sampled(TO_SERVER, segment(TO_SERVER, seq, ack, **more))
 
 
 def echo(**more: object) -> Event:

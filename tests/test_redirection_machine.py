@@ -225,27 +225,6 @@ def test_what_passed_until_the_block_counts_for_the_resets() -> None:
     assert {(TO_CLIENT, 9700), (TO_SERVER, 108)} <= resets(play.wait())
 
 
-def test_an_end_that_still_sends_is_reset_by_its_own_acknowledgement() -> None:
-    play = at("joined")
-    play.wait()
-    late = from_client(100, 8800, forwarded=False)  # a challenge ACK, say
-    assert resets(play.tell(late)) == {(TO_CLIENT, 8800)}
-    assert not resets(play.tell(late)), "it was answered just now"
-    late = from_server(9000, 95, forwarded=False, flags=Flags.ACK | Flags.PSH, length=9)
-    assert resets(play.tell(late)) == {(TO_SERVER, 95)}
-    assert not resets(play.tell(from_client(5, 55, forwarded=False, flags=Flags.RST)))
-    assert play.end() == TORN_DOWN
-
-
-def test_answers_to_an_end_that_never_stops_do_not_go_on_for_ever() -> None:
-    play = at("joined")
-    for number in range(1000):
-        play.tell(from_client(100, 8000 + number, forwarded=False))
-        play.wait(0.001)
-    assert play.end() == TORN_DOWN
-    assert len(resets(play.commands)) < 100
-
-
 def test_by_priority() -> None:
     play = at("joined", TearDown.MP_PRIO)
     assert sorted(demotions(play.commands), key=str) == [TO_CLIENT, TO_SERVER]

@@ -183,8 +183,6 @@ HAPPENINGS = [
     *COURSE,
     from_client(200, 9100, length=50),
     from_server(9100, 250, length=900, stamps=(80, 9)),
-    from_server(9000, 100, forwarded=False),
-    from_client(100, 8700, forwarded=False),
     from_client(flags=Flags.ACK | Flags.FIN),
     from_server(flags=Flags.RST),
     Refused(),

@@ -256,8 +256,8 @@ class _Run:
         self._owner.sampler.refresh(self._connection)  # what is forged must be newest
         self.tell(Tick())
 
-    def _sampled(self, direction: Direction, segment: Segment, forwarded: bool) -> None:
-        self.tell(Sampled(direction, segment, forwarded))
+    def _sampled(self, direction: Direction, segment: Segment) -> None:
+        self.tell(Sampled(direction, segment))
 
     def _passed(self, sighting: Sighting) -> None:
         """The box's watcher saw something of the old subflow."""
@@ -303,10 +303,8 @@ class _Run:
                 self._via.release(self._server)
             case Block():
                 owner.blocker.block(connection)
-                owner.sampler.block(connection, blocked=True)
             case Unblock():
                 owner.blocker.unblock(connection)
-                owner.sampler.block(connection, blocked=False)
             case Inject(direction, segment):
                 owner.sampler.inject(connection, direction, segment)
 

@@ -8,7 +8,6 @@ for the short time in which they are redirected.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
 
 from testbed.kernel.socket_filter import MARK, PACKET_KIND, PACKET_OUTGOING, Program
 
@@ -54,29 +53,23 @@ def _option(program: Program, number: int) -> None:
     program.add("add_x").add("tax").label(later)
 
 
-class Ports(NamedTuple):
-    """Ports that segments of some flows come from, and those that others of theirs go to."""
+def segments(
+    sources: Collection[int], destinations: Collection[int], kind: int = PACKET_OUTGOING
+) -> Program:
+    """Headers of TCP segments that leave the box from or to one of these ports.
 
-    sources: Collection[int] = ()
-    destinations: Collection[int] = ()
-
-
-def segments(leaving: Ports, entering: Ports) -> Program:
-    """Headers of TCP segments that leave the box, or enter it, from or to one of these ports."""
+    `kind` says otherwise than leaving.
+    """
     program = Program()
-    program.add("ld", PACKET_KIND).jump("jeq", PACKET_OUTGOING, no="in")
-    program.jump("ja", yes="leaving").label("in").jump("ja", yes="entering")
-    for name, ports in (("leaving", leaving), ("entering", entering)):
-        program.label(name)
-        if any(ports):
-            _tcp(program, name)
-        for place, numbers in zip((_IP, _IP + 2), ports, strict=True):
-            if numbers:
-                program.add("ldh_x", place)
-            for block in _blocks(sorted(numbers)):
-                _any_of(program, block, f"{name}{place}.{block[0]}")
-        program.add("ret", 0)
-    return program
+    program.add("ld", PACKET_KIND).jump("jeq", kind, yes="leaving")
+    program.add("ret", 0).label("leaving")
+    _tcp(program)
+    for place, ports in ((_IP, sources), (_IP + 2, destinations)):
+        if ports:
+            program.add("ldh_x", place)
+        for block in _blocks(sorted(ports)):
+            _any_of(program, block, f"{place}.{block[0]}")
+    return program.add("ret", 0)
 
 
 def _blocks(ports: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -93,12 +86,11 @@ def _any_of(program: Program, ports: Sequence[int], name: str) -> None:
     program.label(f"accept{name}").add("ret", HEADERS).label(f"after{name}")
 
 
-def _tcp(program: Program, name: str = "") -> Program:
+def _tcp(program: Program) -> Program:
     """Go on with X at the TCP header, counted from the IP header; drop what is not TCP."""
-    v4, drop, tcp = (f"{label}{name}" for label in ("v4", "other", "tcp"))
-    program.add("ldh", 12).jump("jeq", _IPV4, yes=v4).jump("jeq", _IPV6, no=drop)
-    program.add("ldb", _IP + 6).jump("jeq", _TCP, no=drop).add("ldx", 40).jump("ja", yes=tcp)
-    program.label(v4).add("ldb", _IP + 9).jump("jeq", _TCP, no=drop)
-    program.add("ldh", _IP + 6).jump("jset", 0x1FFF, yes=drop)  # a later fragment
-    program.add("ldx_header", _IP).jump("ja", yes=tcp)
-    return program.label(drop).add("ret", 0).label(tcp)
+    program.add("ldh", 12).jump("jeq", _IPV4, yes="v4").jump("jeq", _IPV6, no="other")
+    program.add("ldb", _IP + 6).jump("jeq", _TCP, no="other").add("ldx", 40).jump("ja", yes="tcp")
+    program.label("v4").add("ldb", _IP + 9).jump("jeq", _TCP, no="other")
+    program.add("ldh", _IP + 6).jump("jset", 0x1FFF, yes="other")  # a later fragment
+    program.add("ldx_header", _IP).jump("ja", yes="tcp")
+    return program.label("other").add("ret", 0).label("tcp")

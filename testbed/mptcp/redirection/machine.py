@@ -177,10 +177,9 @@ class Redirection:
     # -- until the client has heard of the address -----------------------------------------------
 
     def _sampled(self, event: Sampled, now_s: float) -> list[Command]:
-        if event.forwarded:
-            self._tracking.see(event.direction, event.segment, now_s)
+        self._tracking.see(event.direction, event.segment, now_s)
         if self._retirement is not None:
-            return self._retire(self._retirement.sampled(event, now_s), now_s)
+            return self._retire(self._retirement.sampled(now_s), now_s)
         reason = ending(event.segment)
         if reason:
             return self._closed(reason, now_s)

@@ -120,15 +120,13 @@ def free_address_id(used: Collection[int] = ()) -> int:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A segment of the old subflow passed the box, as it left (`forwarded`), or was blocked.
+    """A segment of the old subflow passed the box, as it left.
 
-    Segments of each direction as on the side they leave by: addresses may differ on the two sides
-    of a box that translates them.
+    Addresses may differ on the two sides of a box that translates them.
     """
 
     direction: Direction
     segment: Segment
-    forwarded: bool = True
 
 
 @dataclass(frozen=True)
@@ -209,7 +207,7 @@ class Unrewrite:
 
 @dataclass(frozen=True)
 class Block:
-    """Drop what either end sends on the old subflow; go on sampling it, as not forwarded.
+    """Stop what either end sends on the old subflow, and answer it with an RST.
 
     Stays when the connection was redirected: an end that missed its RST may send for minutes.
     """

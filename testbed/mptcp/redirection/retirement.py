@@ -3,8 +3,9 @@
     demoting    MP_PRIO both ways, again with fresh numbers, until payload no longer passes and
                 all that did has been acknowledged (RFC 8684 3.3.8)
     blocking    the box is about to drop what either end sends; until it does, all can be undone
-    resetting   RST both ways; several times, because one may be lost or meet a receiver that
-                expects another number, which answers with the one it expects (RFC 5961 3.2)
+    resetting   RST both ways, several times, because one may be lost; an end that expects
+                another number answers with the one it expects (RFC 5961 3.2), and an end that
+                still sends tells it too: the block answers both
     over
 
 A REMOVE_ADDR would be simpler.  Nobody signs it, and the kernel's answer to one for the first
@@ -22,10 +23,8 @@ from testbed.mptcp.redirection.messages import (
     Command,
     Direction,
     Inject,
-    Sampled,
     TearDown,
 )
-from testbed.mptcp.redirection.segment import Flags
 from testbed.mptcp.redirection.tracking import Tracking
 
 _ROUND_TRIP_S = 0.1  # while none has been measured
@@ -35,7 +34,6 @@ _BACK_OFF = 1.5
 _ANSWER_S = 2.0  # the longest wait for the block
 _SETTLING_S = 0.005  # what was forwarded before the block has been sampled by then
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.2
-_MOST_ANSWERS = 32  # to segments that the block stopped
 
 
 class Phase(Enum):
@@ -59,8 +57,7 @@ class Retirement:
         self.demoted = kind is not TearDown.RST
         self._kind, self._tracking = kind, tracking
         self._began_s = self._now_s = self._next_s = now_s
-        self._rounds = self._answers = 0
-        self._tried: dict[tuple[Direction, int], float] = {}
+        self._rounds = 0
 
     @property
     def irrevocable(self) -> bool:
@@ -94,14 +91,10 @@ class Retirement:
                 return self._reset()
         return []
 
-    def sampled(self, event: Sampled, now_s: float) -> list[Command]:
-        """A segment of the old subflow passed (and has been tracked), or was blocked."""
+    def sampled(self, now_s: float) -> list[Command]:
+        """A segment of the old subflow passed, and has been tracked."""
         self._now_s = now_s
-        if self.phase is Phase.DEMOTING:
-            return self._demote()
-        if self.phase is Phase.RESETTING and not event.forwarded:
-            return self._answer(event)
-        return []
+        return self._demote() if self.phase is Phase.DEMOTING else []
 
     def blocked(self, now_s: float) -> None:
         """The block is in place."""
@@ -170,26 +163,7 @@ class Retirement:
         self._rounds += 1
         self._next_s = self._now_s + self._pause_s
         return [
-            self._try(direction, number)
+            self._tracking.reset(direction, number)
             for direction in Direction
             for number in self._tracking.expected(direction)
         ]
-
-    def _try(self, direction: Direction, number: int) -> Inject:
-        self._tried[direction, number] = self._now_s
-        return self._tracking.reset(direction, number)
-
-    def _answer(self, event: Sampled) -> list[Command]:
-        """Whoever still sends has not been reset; its acknowledgement is the number it expects."""
-        direction, number = event.direction.opposite, event.segment.ack
-        tried_s = self._tried.get((direction, number), -math.inf)
-        if (
-            event.segment.flags & (Flags.RST | Flags.ACK) != Flags.ACK
-            or not self._tracking.ready(direction)
-            or self._answers >= _MOST_ANSWERS
-            or self._now_s < tried_s + self._pause_s
-        ):
-            return []
-        self._answers += 1
-        self._next_s = max(self._next_s, self._now_s + self._pause_s)
-        return [self._try(direction, number)]

@@ -18,16 +18,15 @@ import ipaddress
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from testbed.errors import KernelError
 from testbed.kernel import NetworkNamespace
 from testbed.kernel.packet_reader import PacketReader
-from testbed.kernel.socket_filter import PACKET_OUTGOING, attach, packet_socket
+from testbed.kernel.socket_filter import attach, packet_socket
 from testbed.mptcp.options import KIND, Dss
 from testbed.mptcp.redirection import filters
-from testbed.mptcp.redirection.filters import Ports
 from testbed.mptcp.redirection.messages import Direction
 from testbed.mptcp.redirection.segment import ETHERNET_HEADER, Segment, distance, parse_frame
 from testbed.mptcp.redirection.watcher import Connection, Flow
@@ -37,8 +36,8 @@ _BATCHES = 32  # of frames, taken in at a time
 _TURN_S = 0.005  # spent on what was taken in before more is
 _SEQUENCE = struct.Struct("!I")
 
-Take = Callable[[Direction, Segment, bool], None]
-"""Is given a segment as it leaves the box, and whether it was forwarded."""
+Take = Callable[[Direction, Segment], None]
+"""Is given a segment as it leaves the box."""
 
 Fail = Callable[[str], None]
 """Is told why no more segments will come."""
@@ -46,19 +45,18 @@ Fail = Callable[[str], None]
 
 @dataclass
 class _Way:
-    """One direction of a flow: source and destination where it enters the box and leaves it."""
+    """One direction of a flow: source and destination where it leaves the box."""
 
     of: _Sampled
     direction: Direction
-    enters: Flow
     leaves: Flow
     ethernet: bytes = b""
     interface: int = 0
     furthest: int | None = None
 
 
-_Item = tuple[int, _Way, bool, bytes]
-"""A frame: its number among all, its way, whether it was forwarded, its first bytes."""
+_Item = tuple[int, _Way, bytes]
+"""A frame: its number among all, its way, its first bytes."""
 
 
 @dataclass
@@ -68,34 +66,30 @@ class _Sampled:
     take: Take
     fail: Fail
     ways: dict[Direction, _Way] = field(default_factory=dict)
-    blocked: bool = False
     kept: dict[object, _Item] = field(default_factory=dict)
 
     def keep(self, item: _Item) -> None:
         """Take in a frame."""
-        number, way, forwarded, data = item
+        number, way, data = item
         tcp = _tcp_offset(data)
         if _is_special(data, tcp):
             self.kept[number] = item
             return
-        self.kept[way.direction, forwarded, "last"] = item
+        self.kept[way.direction, "last"] = item
         (sequence,) = _SEQUENCE.unpack_from(data, tcp + 4)
         if way.furthest is None or distance(way.furthest, sequence) >= 0:
             way.furthest = sequence
-            self.kept[way.direction, forwarded, "furthest"] = item
+            self.kept[way.direction, "furthest"] = item
 
     def tell(self) -> None:
         """Give what is kept, in order, once."""
         items = {item[0]: item for item in self.kept.values()}
         self.kept.clear()
         for number in sorted(items):
-            _number, way, forwarded, data = items[number]
+            _number, way, data = items[number]
             segment = parse_frame(data)
             if segment is not None:
-                if not forwarded:
-                    source, destination = way.leaves
-                    segment = replace(segment, source=source, destination=destination)
-                self.take(way.direction, segment, forwarded)
+                self.take(way.direction, segment)
 
 
 class Sampler:
@@ -107,7 +101,6 @@ class Sampler:
         self._reader: PacketReader | None = None
         self._flows: dict[Flow, _Sampled] = {}
         self._leaving: dict[bytes, _Way] = {}
-        self._entering: dict[bytes, _Way] = {}
         self._waiting: dict[int, _Sampled] = {}  # flows with kept frames, in turn
         self._count = 0
         self._change_due: asyncio.Handle | None = None
@@ -129,13 +122,13 @@ class Sampler:
         inside, outside = connection.inside, connection.outside
         flow = self._flows[inside] = _Sampled(take, fail)
         flow.ways = {
-            Direction.TO_SERVER: _Way(flow, Direction.TO_SERVER, inside, outside),
+            Direction.TO_SERVER: _Way(flow, Direction.TO_SERVER, outside),
             Direction.TO_CLIENT: _Way(
-                flow, Direction.TO_CLIENT, _reversed(outside), _reversed(inside)
+                flow, Direction.TO_CLIENT, Flow(inside.server, inside.client)
             ),
         }
         for way in flow.ways.values():
-            self._leaving[_packed(way.leaves)] = self._entering[_packed(way.enters)] = way
+            self._leaving[_packed(way.leaves)] = way
         self._change()
 
     def remove(self, connection: Connection) -> None:
@@ -144,13 +137,7 @@ class Sampler:
         if flow is not None:
             self._waiting.pop(id(flow), None)
             for way in flow.ways.values():
-                del self._leaving[_packed(way.leaves)], self._entering[_packed(way.enters)]
-            self._change()
-
-    def block(self, connection: Connection, *, blocked: bool) -> None:
-        """Give also what enters and will not leave."""
-        if connection.inside in self._flows:
-            self._flows[connection.inside].blocked = blocked
+                del self._leaving[_packed(way.leaves)]
             self._change()
 
     def refresh(self, connection: Connection) -> None:
@@ -185,12 +172,16 @@ class Sampler:
             self._fail(str(error))
 
     def _attach(self) -> None:
-        leaving = [way.leaves for way in self._leaving.values()]
-        entering = [way.enters for way in self._entering.values() if way.of.blocked]
-        program = filters.segments(_ports(leaving), _ports(entering))
+        clients = [
+            {way.leaves[end].port for way in self._leaving.values() if way.direction is direction}
+            for end, direction in enumerate((Direction.TO_SERVER, Direction.TO_CLIENT))
+        ]
+        program = filters.segments(
+            clients[0], clients[1]
+        )  # a server's port is that of other connections too
         if self._socket is not None:
             attach(self._socket, program)
-        elif leaving:
+        elif self._leaving:
             self._socket = packet_socket(self._namespace, program, buffer_bytes=_BUFFER_BYTES)
             self._reader = PacketReader(self._socket, filters.HEADERS)
             asyncio.get_running_loop().add_reader(self._socket, self._turn)
@@ -199,7 +190,7 @@ class Sampler:
         """Without the socket nothing is sampled: whoever wants to be is told."""
         self.close()
         failed = list(self._flows.values())
-        for table in (self._flows, self._leaving, self._entering, self._waiting):
+        for table in (self._flows, self._leaving, self._waiting):
             table.clear()
         for flow in failed:
             flow.fail(reason)
@@ -218,7 +209,7 @@ class Sampler:
 
     def _collect(self) -> None:
         """Take in what waits; the hot path while hundreds of flows are sampled."""
-        leaving, entering = self._leaving, self._entering
+        leaving = self._leaving
         for _ in range(_BATCHES):
             if self._reader is None:
                 return
@@ -227,15 +218,13 @@ class Sampler:
             except OSError as error:
                 self._fail(f"a packet socket: {error.strerror}")
                 return
-            for data, interface, kind in frames:
-                forwarded = kind == PACKET_OUTGOING
-                way = (leaving if forwarded else entering).get(_ends(data))
-                if way is None or not (forwarded or way.of.blocked):
+            for data, interface, _kind in frames:
+                way = leaving.get(_ends(data))
+                if way is None:
                     continue
-                if forwarded:
-                    way.ethernet, way.interface = data[:ETHERNET_HEADER], interface
+                way.ethernet, way.interface = data[:ETHERNET_HEADER], interface
                 self._count += 1
-                way.of.keep((self._count, way, forwarded, data))
+                way.of.keep((self._count, way, data))
                 self._waiting[id(way.of)] = way.of
             if not frames:
                 return
@@ -266,13 +255,3 @@ def _is_special(frame: bytes, tcp: int) -> bool:
         return False
     is_dss = frame[tcp + 32] == KIND and frame[tcp + 34] >> 4 == Dss.subtype
     return not is_dss or bool(frame[tcp + 35] & 0x10)  # the end of all data
-
-
-def _reversed(flow: Flow) -> Flow:
-    return Flow(flow.server, flow.client)
-
-
-def _ports(flows: Iterable[Flow]) -> Ports:
-    """Ports of clients, as sources and as destinations: `flows` are of both directions."""
-    flows = list(flows)
-    return Ports({flow.client.port for flow in flows}, {flow.server.port for flow in flows})
