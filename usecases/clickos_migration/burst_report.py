@@ -30,6 +30,7 @@ _LEAST_GAIN = 1.1  # served over a small path's, that counts as serving the crow
 _ALL = 0.95  # of the demand, in a bin, that counts as all of it
 _BIN_S = 0.2
 _MANY = 4  # connections redirected at once whose number is written down
+_COINCIDE_S = 0.4  # orders no further apart are drawn as one
 
 
 def _mean(results: Results, metric: str, source: str) -> float:
@@ -229,13 +230,25 @@ def _draw_decisions(results: Results, axes: Axes, name: str, start: float) -> No
                 event.label, (at, 0.99), xytext=(2, 0), size=6.5, va="top",
                 xycoords=("data", "axes fraction"), textcoords="offset points",
             )  # fmt: skip
-    orders = _of(results, "redirects", name)
+    orders = _together(_of(results, "redirects", name))
     level = axes.get_ylim()[1] * 0.84
-    axes.plot(orders.time_s - start, [level] * len(orders), linestyle="", marker="v",
+    axes.plot([at - start for at, _ in orders], [level] * len(orders), linestyle="", marker="v",
               color=style.look(2).colour, label="connections redirected")  # fmt: skip
-    for _, order in orders[orders.asked >= _MANY].iterrows():
-        axes.annotate(f"{order.asked:.0f}", (order.time_s - start, level), xytext=(3, 0), size=6.5,
-                      va="center", textcoords="offset points")  # fmt: skip
+    for at, asked in orders:
+        if asked >= _MANY:
+            axes.annotate(f"{asked:.0f}", (at - start, level), xytext=(3, 0), size=6.5,
+                          va="center", textcoords="offset points")  # fmt: skip
+
+
+def _together(orders: Any) -> list[tuple[float, float]]:
+    """Times of orders and connections asked for; orders that nearly coincide count as one."""
+    found: list[tuple[float, float]] = []
+    for _, order in orders.sort_values("time_s").iterrows():
+        if found and order.time_s - found[-1][0] < _COINCIDE_S:
+            found[-1] = found[-1][0], found[-1][1] + order.asked
+        else:
+            found.append((order.time_s, order.asked))
+    return found
 
 
 def _of(results: Results, kind: str, name: str) -> Any:
@@ -284,7 +297,8 @@ FIGURES = (
         "A flash crowd in two waves",
         "What connections ask for, what their users get verified (one way; the other is the "
         "same), and the rate of operator A's own path. Where capacity is rented, the decisions "
-        "and how many connections were redirected.",
+        "and how many connections were redirected. What had to wait behind a lost packet arrives "
+        "at once: short peaks above the rate are such.",
         draw_timeline,
         size="wide",
         height_in=3.6,

@@ -37,7 +37,7 @@ def draw_paths_over_time(
             axes.text((start + end) / 2, 0.985, text, size=7, ha="center", va="top",
                       transform=axes.get_xaxis_transform(), bbox=behind)  # fmt: skip
     axes.set_xlabel("Time (s)")
-    axes.set_ylabel("Throughput (Mb/s)")
+    axes.set_ylabel("Throughput, both ways (Mb/s)")
     patches = [Patch(facecolor=COLOURS[path], label=_LABELS[path]) for path in COLOURS]
     canvas.legend(handles=patches, loc="outside upper center", ncols=len(patches))
     trial: Any = _Marks(results, first)
