@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
 
+from testbed.closing import Closing
 from testbed.kernel import conntrack_entry, conntrack_messages
 from testbed.kernel.conntrack_entries import MARK, TUPLE_ORIG, ZONE, Difference, Entries
 from testbed.kernel.conntrack_entry import Entry, Flow, Status, Tcp, TcpState
@@ -76,7 +76,7 @@ class Event:
     entry: Entry
 
 
-class ConntrackTable:
+class ConntrackTable(Closing):
     """Connection tracking of `namespace` (the calling thread's, where none is given)."""
 
     def __init__(self, namespace: NetworkNamespace | None = None) -> None:
@@ -86,17 +86,6 @@ class ConntrackTable:
     def close(self) -> None:
         """Close the socket."""
         self._netlink.close()
-
-    def __enter__(self) -> ConntrackTable:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def dump(
         self, *, mark: tuple[int, int] | None = None, zone: int | None = None, family: int = 0

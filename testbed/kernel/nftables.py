@@ -13,9 +13,9 @@ import errno
 import functools
 import json
 from contextlib import nullcontext
-from types import TracebackType
 from typing import Any
 
+from testbed.closing import Closing
 from testbed.errors import FeatureError, KernelError
 from testbed.kernel.namespaces import NetworkNamespace
 
@@ -25,7 +25,7 @@ _HANDLE = 1 << 3
 _TERSE = 1 << 11
 
 
-class Nftables:
+class Nftables(Closing):
     """A handle on the rules of one namespace (of the calling thread's where none is given).
 
     Not for two threads at once.  Raises `FeatureError` where the library is missing.
@@ -62,17 +62,6 @@ class Nftables:
         if self._context:
             self._library.nft_ctx_free(self._context)
             self._context = None
-
-    def __enter__(self) -> Nftables:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _run(self, commands: str, flags: int) -> str:
         self._library.nft_ctx_output_set_flags(self._context, flags)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import NamedTuple
 
+from testbed.closing import Closing
 from testbed.kernel import RtNetlink, rtnetlink
 from testbed.kernel.packet_ring import FrameSender, PacketRing
 from testbed.links import offloads
@@ -43,7 +43,7 @@ class Sighting(NamedTuple):
         return self.arrived - self.sent
 
 
-class Rig:
+class Rig(Closing):
     """Namespaces a and b, joined by a wire of `engines`, or without specs by a plain veth pair.
 
     Use it as a context manager, in a sandbox.  `engines` is closed with it.
@@ -133,17 +133,6 @@ class Rig:
         self.engines.close()
         self.a.close()
         self.b.close()
-
-    def __enter__(self) -> Rig:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Run:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
 
+from testbed.closing import Closing
 from testbed.errors import ExperimentError
 from testbed.kernel import GenericNetlink, NetworkNamespace
 from testbed.kernel.genetlink import Reply
@@ -70,7 +70,7 @@ class Event:
     server_side: bool | None = None
 
 
-class EventMonitor:
+class EventMonitor(Closing):
     """A subscription to the events of one namespace; works with select, poll and asyncio.
 
     Iterating waits for events for ever; `read` takes what is there.
@@ -87,17 +87,6 @@ class EventMonitor:
     def close(self) -> None:
         """End the subscription."""
         self._netlink.close()
-
-    def __enter__(self) -> EventMonitor:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def fileno(self) -> int:
         """Descriptor that is readable when events wait."""

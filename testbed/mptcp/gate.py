@@ -19,8 +19,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
+from testbed.closing import Closing
 from testbed.errors import ExperimentError, KernelError, TestbedError
 from testbed.mptcp.confinement import (
     Command,
@@ -43,7 +43,7 @@ __all__ = ["Path", "State", "Trust", "TrustGate"]
 _PERIOD_S = 0.004  # between looks at a connection that is not open
 
 
-class TrustGate:
+class TrustGate(Closing):
     """Confines one connection.  `with gate.sensitive(): sock.sendall(secret)`.
 
     `guard`      the addresses that sensitive bytes may use, and the rules that keep them there
@@ -150,17 +150,6 @@ class TrustGate:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
-
-    def __enter__(self) -> TrustGate:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- the driver -----------------------------------------------------------------------------
 

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from types import TracebackType
 
+from testbed.closing import Closing
 from testbed.errors import KernelError
 from testbed.kernel import GenericNetlink, NetworkNamespace
 from testbed.kernel.genetlink import NLM_F_DUMP, Reply, nested
@@ -93,7 +93,7 @@ class Limits:
     add_addr_accepted: int
 
 
-class PathManager:
+class PathManager(Closing):
     """The path manager of one namespace (of the calling thread's where none is given).
 
     Every method raises `KernelError` with the kernel's own words where it refuses.
@@ -107,17 +107,6 @@ class PathManager:
     def close(self) -> None:
         """Close the netlink socket."""
         self._netlink.close()
-
-    def __enter__(self) -> PathManager:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _run(self, command: _Command, *parts: bytes, what: str = "", flags: int = 0) -> list[Reply]:
         try:

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+from testbed.closing import Closing
 from testbed.errors import ExperimentError, TestbedError
 from testbed.sandbox._child import contain, inside
 
@@ -112,7 +112,7 @@ def _release(write: int) -> None:
     os.close(write)
 
 
-class Sandbox:
+class Sandbox(Closing):
     """One command in one new sandbox; leaving the `with` block ends it and all it started.
 
     With `uplink` it reaches the machine's network (see `testbed.sandbox.uplink`).
@@ -144,17 +144,6 @@ class Sandbox:
             self._write = -1
         if self.process is not None:
             self.process.wait()
-
-    def __enter__(self) -> Sandbox:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def ensure(*, uplink: bool = False) -> None:

@@ -13,9 +13,9 @@ import json
 import socket
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Protocol
 
+from testbed.closing import Closing
 from testbed.errors import ExperimentError, TestbedError
 from testbed.kernel import NetworkNamespace
 from testbed.kernel.conntrack import Refusal
@@ -61,7 +61,7 @@ class _Arriving:
         self.function.destroy()
 
 
-class Agent:
+class Agent(Closing):
     """Listens on `address` in `namespace`; `functions` are those that came and stay, by name."""
 
     def __init__(self, namespace: NetworkNamespace, address: str, *, port: int = 0) -> None:
@@ -78,17 +78,6 @@ class Agent:
         self._listener.settimeout(0.1)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._start(self._listen)
-
-    def __enter__(self) -> Agent:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop listening and give up what is arriving; functions that stay do so."""
@@ -199,7 +188,7 @@ class Agent:
         return self._arriving[name]
 
 
-class Channel:
+class Channel(Closing):
     """A connection from the platform in `namespace` to an agent."""
 
     def __init__(self, agent: Agent, namespace: NetworkNamespace) -> None:
@@ -207,17 +196,6 @@ class Channel:
         self._namespace = namespace
         self.sent = self.received = 0  # bytes of connections that are over
         self._stream: Stream | None = self._connect()
-
-    def __enter__(self) -> Channel:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _connect(self) -> Stream:
         family = socket.AF_INET6 if ":" in self.agent.address[0] else socket.AF_INET

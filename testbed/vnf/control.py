@@ -15,9 +15,9 @@ import os
 import socketserver
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
+from testbed.closing import Closing
 from testbed.errors import KernelError, TestbedError
 from testbed.vnf.handlers import HandlerError, NoElement, NoHandler
 
@@ -48,7 +48,7 @@ class Handled(Protocol):
         """Raise `HandlerError` unless there is such a handler."""
 
 
-class ControlSocket:
+class ControlSocket(Closing):
     """Serves a function's handlers on a Unix socket, in threads, until it is closed.
 
     Raises `KernelError` where the socket cannot be made.
@@ -74,17 +74,6 @@ class ControlSocket:
         self._server.server_close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
-
-    def __enter__(self) -> ControlSocket:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):

@@ -20,9 +20,9 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 from typing import Protocol
 
+from testbed.closing import Closing
 from testbed.errors import KernelError, TestbedError
 from testbed.kernel import NetworkNamespace
 from testbed.kernel.conntrack import ConntrackTable, Difference, Entries, Events, Refusal
@@ -171,7 +171,7 @@ class FunctionState:
         return Change(connections, tables, labelled)
 
 
-class Access:
+class Access(Closing):
     """A function's state within reach: sockets and library contexts that stay open."""
 
     def __init__(self, function: Stateful) -> None:
@@ -181,17 +181,6 @@ class Access:
         self._tables = {
             table: Sets(function.namespace, *table.split(maxsplit=1)) for table in function.tables
         }
-
-    def __enter__(self) -> Access:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the sockets."""
