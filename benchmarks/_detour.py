@@ -20,6 +20,7 @@ from testbed.kernel.rtnetlink import Message, VethEnd
 from testbed.links import offloads
 from testbed.links.engine import Wire, bring_up
 from testbed.links.engines import Engines
+from testbed.links.histogram import Histogram
 from testbed.links.spec import LinkSpec
 from testbed.mptcp import configure
 
@@ -110,6 +111,14 @@ class Detour:
         _traceback: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    @property
+    def lag(self) -> Histogram:
+        """How late emulated packets left, against when they ought to have."""
+        found = Histogram()
+        for report in self._engines.reports() if self._engines is not None else ():
+            found = found.merge(report.lag) if report.lag is not None else found
+        return found
 
     @staticmethod
     def _send(node: NetworkNamespace, *messages: Message) -> None:
