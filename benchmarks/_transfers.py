@@ -125,19 +125,19 @@ class Transfers:
         self, namespace: NetworkNamespace, address: tuple[str, int], count: int
     ) -> list[tuple[socket.socket, socket.socket]]:
         """So many connections at once: the client's and the server's ends of each."""
-        nears: dict[tuple[str, int], socket.socket] = {}
+        nears: dict[int, socket.socket] = {}  # by port: a box may translate addresses
         with namespace:
             for _ in range(count):
                 near = sockets.make(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
                 sockets.set_congestion_control(near, self._congestion)
                 near.setblocking(False)
                 near.connect_ex(address)
-                nears[near.getsockname()[:2]] = near
+                nears[near.getsockname()[1]] = near
         self.listener.settimeout(_CONNECT_S)
         pairs = []
         for _ in range(count):
             far, peer = self.listener.accept()
-            pairs.append((nears[peer[:2]], far))
+            pairs.append((nears[peer[1]], far))
             far.settimeout(_CONNECT_S)
         for near, _far in pairs:
             near.settimeout(_CONNECT_S)

@@ -190,8 +190,10 @@ class _Run:
         watcher = self._owner.watcher
         with ExitStack() as stack:
             stack.callback(self._withdraw)
-            stack.enter_context(watcher.told(self._connection.inside, self._passed))
-            stack.enter_context(self._via.watcher.told(self._session.keys, self._joins))
+            stack.enter_context(watcher.told(self._connection.inside, self._passed, self._blind))
+            stack.enter_context(
+                self._via.watcher.told(self._session.keys, self._joins, self._blind)
+            )
             for each in (watcher, self._via.watcher):
                 stack.enter_context(each.attended())
             self._via.watcher.expect(self._session)
@@ -275,6 +277,10 @@ class _Run:
             self.tell(JoinSeen(sighting.what))
         else:
             self.tell(Refused())
+
+    def _blind(self, reason: str) -> None:
+        """A watcher sees nothing any more, so what is not yet sure never will be."""
+        self.tell(Abort(reason))
 
     # -- what the machine asks for ---------------------------------------------------------------
 

@@ -96,6 +96,9 @@ class Sighting(NamedTuple):
 
 Listener = Callable[[Sighting], None]
 
+Fail = Callable[[str], None]
+"""Is told why nothing more will be seen."""
+
 
 class Watcher:
     """The connections through one box, from the moment of watching on.
@@ -123,7 +126,7 @@ class Watcher:
         self._connections: OrderedDict[Flow, Connection] = OrderedDict()
         self._opening: OrderedDict[int, Flow] = OrderedDict()
         self._sessions: OrderedDict[int, Session] = OrderedDict()
-        self._listeners: dict[Flow | Keys, Listener] = {}
+        self._listeners: dict[Flow | Keys, tuple[Listener, Fail]] = {}
         self._attended = 0
         self._lost = 0
 
@@ -160,10 +163,16 @@ class Watcher:
 
     @contextmanager
     def attended(self) -> Iterator[None]:
-        """Have the running event loop read what comes, while in the block."""
+        """Have the running event loop read what comes, while in the block.
+
+        When the socket fails, all listeners are told and the watcher is closed.  Raises
+        `ParameterError` where it is closed already.
+        """
+        if self.fileno() < 0:
+            raise ParameterError("a closed watcher sees nothing", remedy="watch anew")
         loop = asyncio.get_running_loop()
         if self._attended == 0:
-            loop.add_reader(self._socket, self.read)
+            loop.add_reader(self._socket, self._attend)
         self._attended += 1
         try:
             yield
@@ -172,8 +181,17 @@ class Watcher:
             if self._attended == 0 and self.fileno() >= 0:
                 loop.remove_reader(self._socket)
 
+    def _attend(self) -> None:
+        try:
+            self.read()
+        except OSError as error:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self.close()
+            for _listener, fail in tuple(self._listeners.values()):
+                fail(f"a watcher's packet socket: {error.strerror}")
+
     @contextmanager
-    def told(self, key: Flow | Keys, listener: Listener) -> Iterator[None]:
+    def told(self, key: Flow | Keys, listener: Listener, fail: Fail) -> Iterator[None]:
         """Have `listener` told of a flow, by its client's side, or of a connection's joins.
 
         Raises `ParameterError` where somebody listens already.
@@ -182,7 +200,7 @@ class Watcher:
             raise ParameterError(
                 f"{self._described(key)} is being redirected", remedy="wait until that has ended"
             )
-        self._listeners[key] = listener
+        self._listeners[key] = listener, fail
         try:
             yield
         finally:
@@ -296,7 +314,8 @@ class Watcher:
             keys.append(connection.session.keys)
         for key in keys:
             if key in self._listeners:
-                self._listeners[key](Sighting(what, connection))
+                listener, _fail = self._listeners[key]
+                listener(Sighting(what, connection))
 
 
 def _index(namespace: NetworkNamespace, interface: str) -> int:
