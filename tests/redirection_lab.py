@@ -46,8 +46,12 @@ class Scene:
     ) -> None:
         self._stack.close()
 
+    def enter(self, hop: NextHop) -> NextHop:
+        """Have a next hop closed with the scene."""
+        return self._stack.enter_context(hop)
+
     def hop(self) -> NextHop:
-        return self._stack.enter_context(NextHop(self.lab["m2"], M2, outward=M2_OUTWARD))
+        return self.enter(NextHop(self.lab["m2"], M2, outward=M2_OUTWARD))
 
     def chain(self) -> NextHop:
         last = self._stack.enter_context(NextHop(self.lab["m3"], M3, outward=M3_OUTWARD))

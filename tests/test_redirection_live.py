@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from redirection_lab import Scene, flowing, subflow_remotes, whole
 
-from benchmarks._detour import M2
+from benchmarks._detour import M2, M3_OUTWARD
+from testbed.mptcp.redirection.driver import Redirector
 from testbed.mptcp.redirection.messages import Outcome, TearDown
+from testbed.mptcp.redirection.nexthop import NextHop
 
 pytestmark = pytest.mark.live
 
@@ -43,4 +45,25 @@ def test_a_chain_of_hops() -> None:
         assert at_m2.outside == at_m3.inside
         assert at_m3.outside.server == transfers.each[0].flow.server
         flowing(transfers)
+        whole(transfers)
+
+
+def test_to_and_fro_while_ports_are_used_again() -> None:
+    with Scene() as scene:
+        scene.lab["client"].set_sysctls({"net.ipv4.ip_local_port_range": "40000 40001"})
+        hops = [scene.hop(), scene.enter(NextHop(scene.lab["m3"], M3_OUTWARD, outward=M3_OUTWARD))]
+        transfers = scene.transfers()
+        flowing(transfers)
+
+        async def work(redirector: Redirector) -> None:
+            flow, boxes = transfers.each[0].flow, [Redirector(hop.watcher) for hop in hops]
+            for number in range(8):
+                report = await redirector.redirect(flow, hops[number % 2])
+                assert report.outcome is Outcome.REDIRECTED, (number, report)
+                assert report.flow is not None
+                flow, redirector = report.flow, boxes[number % 2]
+            for box in boxes:
+                await box.close()
+
+        scene.redirecting(work)
         whole(transfers)

@@ -195,7 +195,9 @@ def ruleset(table: str, mark: int = JOINED_MARK) -> str:
     """The rules as nft reads them; loading them again empties them.
 
     The mark shows the first segment without SYN, FIN and RST that a server sends on each
-    connection, which is its sign of having accepted the join (RFC 8684 3.2, figure 8).
+    connection, which is its sign of having accepted the join (RFC 8684 3.2, figure 8).  A SYN
+    takes it back: what is tracked may be an earlier connection from the same port, whose reset
+    was forged and therefore not seen.
     """
     maps = "".join(
         f"  map servers{family} {{ type {kind} . inet_service : {kind} . inet_service; }}\n"
@@ -212,6 +214,8 @@ def ruleset(table: str, mark: int = JOINED_MARK) -> str:
         for family, (word, _kind) in _FAMILIES.items()
     )
     joined = (
+        f"    ct direction original tcp flags & (fin|syn|rst|ack) == syn"
+        f" ct mark set ct mark and {~mark & 0xFFFFFFFF}\n"
         f"    ct direction reply ct status dnat ct mark & {mark} == 0"
         f" tcp flags & (fin|syn|rst) == 0 ct mark set ct mark or {mark}"
         f" meta mark set meta mark or {mark}\n"
