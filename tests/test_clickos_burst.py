@@ -291,7 +291,7 @@ def test_a_crowd_on_a_full_path_is_redirected_through_the_tunnel(tmp_path: Path)
 
 
 class UntilMoved(burst.Contender):
-    """A contender whose crowd stays until connections have been redirected."""
+    """A contender whose crowd stays until what was redirected has used the tunnel."""
 
     async def _come_and_go(self) -> None:
         operator = self._operator
@@ -300,10 +300,15 @@ class UntilMoved(burst.Contender):
         await operator.learn()
         wave = await self._arrive("wave1", 2, 6)
         async with asyncio.timeout(60):
-            while Outcome.REDIRECTED not in operator.outcomes:
+            while Outcome.REDIRECTED not in operator.outcomes or self._squeezed() < 20_000:
                 await asyncio.sleep(0.1)
         await self._leave(*wave)
         await self._leave(*base)
+
+    def _squeezed(self) -> int:
+        """Bytes that the kernel has given to the tunnel at dc1."""
+        (device,) = json.loads(self._net["dc1"].cmd("ip -j -s link show squeeze"))
+        return int(device["stats64"]["tx"]["bytes"])
 
 
 async def contend(
