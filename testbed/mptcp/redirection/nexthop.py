@@ -15,8 +15,8 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
+from testbed.closing import Closing
 from testbed.errors import ParameterError, TestbedError
 from testbed.kernel import NetworkNamespace
 from testbed.kernel.nftables import Nftables
@@ -37,7 +37,7 @@ class _Entry:
     users: int = 0
 
 
-class NextHop:
+class NextHop(Closing):
     """An address (or one of each family) of a forwarding box, behind which servers can be put.
 
     `outward` is the address (or one of each family) that servers see.  `onward` is the hop that
@@ -94,17 +94,6 @@ class NextHop:
                 self.release(server)
         self.watcher.close()
         self._nft.close()
-
-    def __enter__(self) -> NextHop:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def servers(self) -> Mapping[Address, Address]:

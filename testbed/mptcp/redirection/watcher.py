@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
-from types import TracebackType
 from typing import NamedTuple, TypeVar
 
+from testbed.closing import Closing
 from testbed.errors import ParameterError
 from testbed.kernel import NetworkNamespace
 from testbed.kernel.packet_reader import PacketReader
@@ -100,7 +100,7 @@ Fail = Callable[[str], None]
 """Is told why nothing more will be seen."""
 
 
-class Watcher:
+class Watcher(Closing):
     """The connections through one box, from the moment of watching on.
 
     `interface` names where clients are, for a box that should not take up what comes from its
@@ -133,17 +133,6 @@ class Watcher:
     def close(self) -> None:
         """Close the socket; what is known stays known."""
         self._socket.close()
-
-    def __enter__(self) -> Watcher:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def fileno(self) -> int:
         """Descriptor that is readable when handshakes wait; -1 when closed."""
