@@ -5,6 +5,7 @@
     sampler, worker                         everything at one instant; every instant, as a process
     observation                             the worker as the trial sees it
     capture                                 packets into files
+    throughput                              what chosen links deliver, for use cases that ask
     commands, usecase                       any topology and any command as a use case
     figures                                 what is drawn of it
 

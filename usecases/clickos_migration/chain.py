@@ -17,11 +17,12 @@ from typing import Any
 
 from testbed.mptcp.redirection.driver import Redirector
 from testbed.mptcp.redirection.watcher import Flow
+from testbed.observe.throughput import received
 from testbed.run import Recorder
 from usecases.clickos_migration.chain_report import CLAIMS as CLAIMS
 from usecases.clickos_migration.chain_report import FIGURES as FIGURES
 from usecases.clickos_migration.parameters import ClickosMigrationParameters
-from usecases.clickos_migration.paths import PathMeter, received
+from usecases.clickos_migration.paths import PathMeter
 from usecases.clickos_migration.redirecting import Steering, tell
 from usecases.clickos_migration.rtt import measure as measure_rtt
 from usecases.clickos_migration.transfers import DOWN, UP, Transfer, prepare
@@ -156,6 +157,6 @@ class Growth:
 
     def _counts(self) -> dict[str, int]:
         return {
-            box: sum(received(intf) for intf in self._net[box].intfList() if intf.name != "lo")
+            box: received(*(intf for intf in self._net[box].intfList() if intf.name != "lo"))
             for box in boxes(self._params.chain.longest)
         }

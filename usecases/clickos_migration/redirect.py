@@ -146,7 +146,7 @@ class Attempt:
         await asyncio.gather(
             *(each.finish(self._params.redirect.after) for each in self._transfers)
         )
-        self._meter.source = ""
+        self._meter.source = None
         self._internal.restore()
         self._record_goodput()
         self._record_gaps()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from testbed.links import counters
+from testbed.observe import throughput
 
 
 def facing(net: Any, node: str, neighbour: str) -> Any:
@@ -27,9 +27,7 @@ def subnet(net: Any, host: str) -> str:
 
 def received(net: Any, node: str, neighbour: str) -> int:
     """Bytes that `node` has received on its link from `neighbour`, Ethernet headers included."""
-    interface = facing(net, node, neighbour)
-    with net[node].netns:
-        return counters.interface(interface.index).rx_bytes
+    return throughput.received(facing(net, node, neighbour))
 
 
 def interconnect_bytes(net: Any) -> int:

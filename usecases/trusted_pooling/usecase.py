@@ -24,7 +24,7 @@ from usecases.trusted_pooling.leaks import Note
 from usecases.trusted_pooling.parameters import TrustedPoolingParameters
 from usecases.trusted_pooling.plan import OUTAGE_DUE, PHASES, Plan, WebPlan
 from usecases.trusted_pooling.policy import Interface
-from usecases.trusted_pooling.radio import RadioMeter
+from usecases.trusted_pooling.radio import radio_meter
 from usecases.trusted_pooling.sniffer import Sniffer
 from usecases.trusted_pooling.trust import TrustTable, load
 from usecases.trusted_pooling.variants import VARIANTS, managed, preference, prepare
@@ -101,7 +101,7 @@ class TrustedPooling(UseCase[TrustedPoolingParameters]):
             terminal = await NodeProcess.start(phone, argv, record, name="phone")
             await terminal.ready()
             record.start_clock()
-            with RadioMeter(net, record):
+            with radio_meter(net, record):
                 notes = await _live_through(terminal, servers, net, params, record)
         files = [await sniffer.stop() for sniffer in sniffers]
         record.progress(0.95, "judging the captures")
