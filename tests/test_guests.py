@@ -1,20 +1,18 @@
-"""Guests without a guest: command lines, the monitor and the agent against fakes, images, ports."""
+"""Guests without a guest: command lines, the monitor and the agent against fakes, ports."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
-import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from testbed.errors import ExperimentError, FeatureError, ParameterError, TopologyError
-from testbed.guests import Image, Port, accelerator, image, initramfs, missing
+from testbed.errors import ExperimentError, TopologyError
+from testbed.guests import Image, Port, accelerator
 from testbed.guests.agent import Agent
 from testbed.guests.command import Descriptors, Machine, command_line
 from testbed.guests.function import _script
@@ -226,93 +224,17 @@ def test_a_guest_that_goes_while_it_works_is_named() -> None:
     with_agent(guest, use)
 
 
-# -- images --------------------------------------------------------------------------------------
-
-
-def test_an_archive_holds_directories_before_what_is_in_them_and_no_times() -> None:
-    entries = [
-        initramfs.file("lib/a.ko", b"12345"),
-        initramfs.link("bin/sh", "busybox"),
-        initramfs.character_device("dev/console", 5, 1),
-    ]
-    data = initramfs.archive(entries)
-    assert data == initramfs.archive(reversed(entries))
-    found, at = {}, 0
-    while at < len(data):
-        fields = [int(data[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
-        size, name_size = fields[6], fields[11]
-        name = data[at + 110 : at + 109 + name_size].decode()
-        body = at + (110 + name_size + 3) // 4 * 4
-        found[name] = (fields[1], data[body : body + size], tuple(fields[9:11]), fields[5])
-        at = body + (size + 3) // 4 * 4
-    names = ["bin", "bin/sh", "dev", "dev/console", "lib", "lib/a.ko", "TRAILER!!!"]
-    assert list(found) == names
-    assert found["lib/a.ko"][1] == b"12345"
-    assert found["bin/sh"][:2] == (stat.S_IFLNK | 0o777, b"busybox")
-    assert found["dev/console"][2] == (5, 1)
-    assert all(time == 0 for _mode, _data, _device, time in found.values())
-
-
-@pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(image.shutil, "which", lambda program, path=None: program)
-    return tmp_path / "liquidnet"
-
-
-def put_image(place: Path, name: str, recipe: str) -> Path:
-    folder = place / "images" / name
-    folder.mkdir(parents=True)
-    facts = {"name": "micro", "recipe": recipe, "release": name}
-    (folder / "image.json").write_text(json.dumps(facts))
-    return folder
-
-
-def test_an_image_of_an_older_recipe_is_not_used(place: Path) -> None:
-    put_image(place, "micro-1", "another recipe")
-    assert missing() == "the image micro is not built; testbed image build micro"
-    with pytest.raises(FeatureError, match=r"not built; testbed image build micro$"):
-        image.find()
-    old = put_image(place, "micro-2", image.RECIPES["micro"].hash)
-    put_image(place, "micro-3", image.RECIPES["micro"].hash)
-    os.utime(old / "image.json", (1, 1))
-    assert image.find().release == "micro-3"
-
-
-def test_an_unknown_image_is_the_users_mistake(place: Path) -> None:
-    with pytest.raises(ParameterError, match="no image is called huge; one of micro"):
-        image.build("huge")
-
-
-def test_without_qemu_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image.shutil, "which", lambda program, path=None: None)
-    assert missing().endswith("; apt-get install qemu-system-x86")
-
-
-def test_packages_are_those_that_apt_would_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = """'http://deb/pool/b.deb' b-tools_1%3a2.0-1_amd64.deb 100 SHA256:bbb
-'http://deb/pool/a.deb' a_1.0_all.deb 100 SHA256:aaa
-"""
-    monkeypatch.setattr(image, "_apt", lambda *command: said)
-    first, second = image._resolve(["a", "b-tools"])
-    assert (first.version, first.digest) == ("a=1.0", "SHA256:aaa")
-    assert second.version == "b-tools=1:2.0-1"
-    with pytest.raises(FeatureError, match=r"apt serves no c; apt-get update"):
-        image._resolve(["a", "c"])
-
-
-def test_without_apt_there_is_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FeatureError, match="there is no apt here; build one on a Debian machine"):
-        image._apt("/nonexistent/apt-cache", "depends")
-    with pytest.raises(FeatureError, match=r"^false x: no reason given; apt-get update$"):
-        image._apt("false", "x")
-
-
 # -- the accelerator -----------------------------------------------------------------------------
 
 
-def test_kvm_is_probed_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("place")
+def test_kvm_is_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     probes: list[int] = []
 
     def probe() -> str:

@@ -1,7 +1,6 @@
 """Virtual machines as nodes' guests: QEMU in a namespace, its interfaces TAPs of that namespace.
 
-    image       what a guest boots: a kernel and a small root made of distribution packages
-    initramfs   the archive that root travels in
+    images      what a guest boots: a kernel and a root made of distribution packages
     accelerator KVM where a guest really boots on it, else translation (TCG)
     command     QEMU's command line
     monitor     QEMU's monitor protocol (QMP): commands, and events with QEMU's own times
@@ -17,7 +16,7 @@ when it is closed, both are gone, and nothing was ever written but its log.
 
 from testbed.guests.function import Port, VmFunction
 from testbed.guests.guest import Guest
-from testbed.guests.image import Image, build, find, missing
+from testbed.guests.images import Image, build, find, missing
 from testbed.guests.migration import VmMigrationReport, migrate
 
 __all__ = [

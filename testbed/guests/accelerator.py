@@ -17,7 +17,7 @@ from testbed import cache
 from testbed.errors import TestbedError
 from testbed.guests.command import QEMU, Machine
 from testbed.guests.guest import Guest
-from testbed.guests.image import find
+from testbed.guests.images import find
 from testbed.kernel import NetworkNamespace
 from testbed.kernel.namespaces import in_new_thread
 

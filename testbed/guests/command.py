@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from testbed.guests.image import Image
+from testbed.guests.images import Image
 
 QEMU = "qemu-system-x86_64"
 # A named model: with `max`, translated guests were seen corrupted after live migration.

@@ -18,7 +18,7 @@ from testbed.errors import TopologyError
 from testbed.guests import accelerator
 from testbed.guests.command import Machine
 from testbed.guests.guest import Guest
-from testbed.guests.image import find
+from testbed.guests.images import find
 from testbed.guests.migration import VmMigrationReport, migrate
 from testbed.guests.tap import Tap
 from testbed.kernel import NetworkNamespace

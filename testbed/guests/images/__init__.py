@@ -1,0 +1,58 @@
+"""Images for guests: a kernel and a root file system, from packages of the distribution only.
+
+    recipes     what goes into each image
+    packages    Debian packages as apt serves them, unpacked in the cache and never installed
+    assembly    programs with their libraries, and kernel modules, picked out of packages
+    initramfs   the archive that a guest's first root file system travels in
+    store       images in the cache, each under the hash of all that went into it
+
+Building needs apt's lists and the network; using an image needs neither.  The same recipe and
+packages give the same bytes.  An image that an older recipe made is not used.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+from testbed.errors import FeatureError
+from testbed.guests.images import assembly, packages, store
+from testbed.guests.images.recipes import recipe
+from testbed.guests.images.store import Image
+
+__all__ = ["Image", "build", "find", "missing"]
+
+
+def missing(name: str = "micro") -> str:
+    """What lacks for guests with this image ("" if nothing does), with the way to get it."""
+    if not shutil.which("qemu-system-x86_64", path=assembly.SBIN):
+        return "not installed: qemu-system-x86; apt-get install qemu-system-x86"
+    lacks = store.newest(name, recipe(name)) is None
+    return f"the image {name} is not built; testbed image build {name}" if lacks else ""
+
+
+def find(name: str = "micro") -> Image:
+    """The image called `name`; `FeatureError` where it or QEMU is missing."""
+    if lacks := missing(name):
+        what, _semicolon, remedy = lacks.partition("; ")
+        raise FeatureError(f"no guest: {what}", remedy=remedy)
+    image = store.newest(name, recipe(name))
+    assert image is not None
+    return image
+
+
+def build(name: str = "micro") -> Image:
+    """Build the image, or find it built of the packages that apt serves now.
+
+    Raises `FeatureError` where a package cannot be had or lacks what the recipe wants of it.
+    """
+    wanted = recipe(name)
+    if not shutil.which("depmod", path=assembly.SBIN):
+        raise FeatureError("depmod is not installed", remedy="apt-get install kmod")
+    chosen = packages.resolve([packages.kernel(wanted.kernel), *wanted.packages])
+    place = store.place(name, wanted, chosen)
+    if not place.is_dir():
+        kernel, *trees = (packages.unpacked(package) for package in chosen)
+        store.write(
+            place, name, wanted, lambda folder: assembly.write(folder, wanted, kernel, trees)
+        )
+    return store.use(place)
