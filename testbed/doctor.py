@@ -14,7 +14,7 @@ from pathlib import Path
 
 from testbed import guests, vm
 from testbed.errors import TestbedError
-from testbed.guests import accelerator
+from testbed.guests.qemu import accelerator
 from testbed.kernel.namespaces import sysctl
 from testbed.links import Engines, LinkSpec, kernel_engine
 from testbed.network import ovs, vlan

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from testbed.errors import ExperimentError, TopologyError
-from testbed.guests import Image, Port, accelerator
+from testbed.guests import Image, Machine, Port
 from testbed.guests.agent import Agent
-from testbed.guests.command import Descriptors, Machine, command_line
 from testbed.guests.function import _script
-from testbed.guests.monitor import Event, Monitor
+from testbed.guests.qemu import accelerator
+from testbed.guests.qemu.command import Descriptors, command_line
+from testbed.guests.qemu.monitor import Event, Monitor
 
 IMAGE = Image("micro", Path("/images/kernel"), Path("/images/initrd"), "6.1.0")
 

@@ -14,7 +14,7 @@ from guests_lab import PORTS, Conversation, Platforms, prepare, running, steer
 
 from testbed import doctor
 from testbed.errors import ExperimentError
-from testbed.guests import Guest, VmFunction
+from testbed.guests import QemuVm, VmFunction
 from testbed.network import Network
 from testbed.sandbox import Sandbox
 
@@ -78,7 +78,7 @@ def test_a_migration_that_fails_leaves_the_guest_where_it_was() -> None:
     async def use(net: Network) -> None:
         async with running(net) as function:
             conversation = await Conversation.start(net)
-            source = function.guest
+            source = function.vm
             with pytest.raises(ExperimentError, match=r"not done after 0 s \(it goes on where"):
                 await function.migrate(net["p2"].netns, "10.3.0.2", limit_s=0.3)
             await conversation.exchange(b"still here")
@@ -91,10 +91,10 @@ def test_a_migration_that_fails_leaves_the_guest_where_it_was() -> None:
                 await function.migrate(net["p2"].netns, "10.3.0.99")  # not an address of p2
             await conversation.exchange(b"still here")
             conversation.close()
-            assert function.guest is source
+            assert function.vm is source
             assert "vm-in" not in interfaces(net, "p2")
 
-    async def kill_target(net: Network, source: Guest) -> None:
+    async def kill_target(net: Network, source: QemuVm) -> None:
         """Kill the other QEMU when memory is on its way to it."""
         while (await source.monitor.execute("query-migrate")).get("status") != "active":
             await asyncio.sleep(0.01)
@@ -122,8 +122,8 @@ def test_what_a_guest_refuses_and_why_it_died_is_said_in_one_line() -> None:
                 await function.run("echo nonsense | nft -f -")
             with pytest.raises(ExperimentError, match="guest vm is gone"):
                 await function.run("echo c >/proc/sysrq-trigger")
-            await asyncio.to_thread(function.guest.process.wait)
-            assert "Kernel panic" in function.guest.last_words()
+            await asyncio.to_thread(function.vm.process.wait)
+            assert "Kernel panic" in function.vm.last_words()
         with pytest.raises(ExperimentError, match="guest vm is gone: "):  # too little memory
             await VmFunction.boot(net["p1"].netns, PORTS, "", memory_mb=64)
         assert "vm-in" not in interfaces(net, "p1")
@@ -134,13 +134,12 @@ def test_what_a_guest_refuses_and_why_it_died_is_said_in_one_line() -> None:
 
 START = """
 import asyncio, sys
-from testbed.guests import Guest, find
-from testbed.guests.command import Machine
+from testbed.guests import Machine, QemuVm, find
 from testbed.kernel import NetworkNamespace
 
 async def main():
     machine = Machine(find(), name=sys.argv[1])
-    async with await Guest.start(machine, NetworkNamespace.current()):
+    async with await QemuVm.start(machine, NetworkNamespace.current()):
         print("started", flush=True)
         await asyncio.sleep(600)
 

@@ -21,7 +21,7 @@ def build(name: str, as_json: bool) -> None:
     Also finds out whether guests boot on KVM here, so that no experiment has to.
     """
     from testbed import guests
-    from testbed.guests import accelerator
+    from testbed.guests.qemu import accelerator
 
     built = guests.build(name)
     why_not = accelerator.why_not_kvm()

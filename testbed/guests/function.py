@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.errors import TopologyError
-from testbed.guests import accelerator
-from testbed.guests.command import Machine
-from testbed.guests.guest import Guest
 from testbed.guests.images import find
+from testbed.guests.machine import Machine
 from testbed.guests.migration import VmMigrationReport, migrate
+from testbed.guests.qemu import accelerator
+from testbed.guests.qemu.vm import QemuVm
 from testbed.guests.tap import Tap
 from testbed.kernel import NetworkNamespace
 
@@ -73,15 +73,15 @@ class Port:
 
 
 class VmFunction:
-    """A running function; `boot` makes one.  `guest` is its machine, where it runs now.
+    """A running function; `boot` makes one.  `vm` is its machine, where it runs now.
 
     `boot_s` is what it took from starting QEMU to a guest that answers, `start_s` to one that
     forwards.
     """
 
-    def __init__(self, ports: Sequence[Port], guest: Guest, boot_s: float, start_s: float) -> None:
+    def __init__(self, ports: Sequence[Port], vm: QemuVm, boot_s: float, start_s: float) -> None:
         self.ports = tuple(ports)
-        self.guest = guest
+        self.vm = vm
         self.boot_s = boot_s
         self.start_s = start_s
 
@@ -112,20 +112,20 @@ class VmFunction:
             accelerator=accelerator.choose(),
         )
         began = time.monotonic()
-        guest = await _start(machine, namespace, ports, log=log)
+        vm = await _start(machine, namespace, ports, log=log)
         try:
-            await guest.ready()
+            await vm.ready()
             booted = time.monotonic()
             settings = {**_FORWARDING, **(sysctls or {})}
-            await guest.run(_script(ports, program, routes or {}, settings))
+            await vm.run(_script(ports, program, routes or {}, settings))
         except BaseException:
-            await guest.close()
+            await vm.close()
             raise
-        return cls(ports, guest, booted - began, time.monotonic() - began)
+        return cls(ports, vm, booted - began, time.monotonic() - began)
 
     async def run(self, script: str) -> str:
         """Run shell commands in the guest (`nft`, and what busybox has); what they said."""
-        return await self.guest.run(script)
+        return await self.vm.run(script)
 
     async def migrate(
         self,
@@ -144,11 +144,11 @@ class VmFunction:
         raises, the function goes on where it was.
         """
         target = await _start(
-            self.guest.machine, namespace, self.ports, incoming_from=self.guest, log=log
+            self.vm.machine, namespace, self.ports, incoming_from=self.vm, log=log
         )
         try:
             report = await migrate(
-                self.guest,
+                self.vm,
                 target,
                 address,
                 on_resume=on_resume,
@@ -158,13 +158,13 @@ class VmFunction:
         except BaseException:
             await target.close()
             raise
-        left, self.guest = self.guest, target
+        left, self.vm = self.vm, target
         await left.close()
         return report
 
     async def close(self) -> None:
         """End the machine and take its TAPs away."""
-        await self.guest.close()
+        await self.vm.close()
 
 
 async def _start(
@@ -173,13 +173,13 @@ async def _start(
     ports: Sequence[Port],
     *,
     log: Path | None,
-    incoming_from: Guest | None = None,
-) -> Guest:
+    incoming_from: QemuVm | None = None,
+) -> QemuVm:
     taps: list[Tap] = []
     try:
         for port in ports:
             taps.append(port.plug(namespace))
-        return await Guest.start(machine, namespace, taps, incoming_from=incoming_from, log=log)
+        return await QemuVm.start(machine, namespace, taps, incoming_from=incoming_from, log=log)
     except BaseException:
         for tap in taps:
             tap.close()

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.errors import ExperimentError
-from testbed.guests.guest import Guest
-from testbed.guests.monitor import Event
+from testbed.guests.qemu.monitor import Event
+from testbed.guests.qemu.vm import QemuVm
 from testbed.mptcp.counters import TCP_INFO
 
 _DESCRIPTOR = "migration"
@@ -58,8 +58,8 @@ class VmMigrationReport:
 
 
 async def migrate(
-    source: Guest,
-    target: Guest,
+    source: QemuVm,
+    target: QemuVm,
     address: str,
     *,
     on_resume: Callable[[], None] | None = None,
@@ -98,7 +98,7 @@ async def migrate(
 
 @contextlib.asynccontextmanager
 async def _connection(
-    source: Guest, target: Guest, address: str, congestion: str
+    source: QemuVm, target: QemuVm, address: str, congestion: str
 ) -> AsyncIterator[socket.socket]:
     """Connect the two QEMUs; a duplicate of the source's end, to read counters from."""
     loop = asyncio.get_running_loop()
@@ -124,14 +124,14 @@ async def _connection(
 
 
 async def _transfer(
-    source: Guest,
-    target: Guest,
+    source: QemuVm,
+    target: QemuVm,
     end: socket.socket,
     downtime_limit_s: float,
     on_resume: Callable[[], None] | None,
 ) -> VmMigrationReport:
-    for guest in (source, target):
-        await guest.monitor.execute("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
+    for vm in (source, target):
+        await vm.monitor.execute("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
     # the network is the limit, not QEMU
     limits = {"downtime-limit": round(downtime_limit_s * 1000), "max-bandwidth": 1 << 40}
     await source.monitor.execute("migrate-set-parameters", limits)
@@ -159,14 +159,14 @@ async def _transfer(
     )
 
 
-async def _resumed(target: Guest, on_resume: Callable[[], None] | None) -> Event:
+async def _resumed(target: QemuVm, on_resume: Callable[[], None] | None) -> Event:
     event = await target.monitor.event(lambda event: event.name == "RESUME")
     if on_resume is not None:
         on_resume()
     return event
 
 
-async def _stop_in_first_pass(source: Guest) -> None:
+async def _stop_in_first_pass(source: QemuVm) -> None:
     """Stop a translated guest when little of the first pass is left."""
     while source.machine.accelerator == "tcg":
         ram = (await source.monitor.execute("query-migrate")).get("ram")
@@ -176,7 +176,7 @@ async def _stop_in_first_pass(source: Guest) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-async def _completed(source: Guest, target: Guest, since: int) -> Event:
+async def _completed(source: QemuVm, target: QemuVm, since: int) -> Event:
     event = await _ended(source, since)
     if event.data["status"] != "completed":
         said: dict[str, Any] = await source.monitor.execute("query-migrate")
@@ -185,7 +185,7 @@ async def _completed(source: Guest, target: Guest, since: int) -> Event:
     return event
 
 
-async def _ended(source: Guest, since: int) -> Event:
+async def _ended(source: QemuVm, since: int) -> Event:
     return await source.monitor.event(
         lambda event: event.name == "MIGRATION" and event.data["status"] in _ENDED, since=since
     )
@@ -196,7 +196,7 @@ def _acknowledged(end: socket.socket) -> int:
     return int(TCP_INFO.unpack(data.ljust(TCP_INFO.size, b"\0"))[_BYTES_ACKED])
 
 
-async def _go_on(source: Guest, target: Guest) -> None:
+async def _go_on(source: QemuVm, target: QemuVm) -> None:
     """See to it that the guest runs at the source, and nowhere else."""
     target.process.kill()
     target.process.wait()

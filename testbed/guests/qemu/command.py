@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from testbed.guests.images import Image
+from testbed.guests.machine import Machine
 
 QEMU = "qemu-system-x86_64"
 # A named model: with `max`, translated guests were seen corrupted after live migration.
@@ -16,21 +16,6 @@ _MACHINE = "q35"
 _KERNEL_OPTIONS = "console=ttyS0 quiet panic=-1 tsc=reliable init_on_free=1"
 _TRANSLATED_MB = 32  # at most, of code; QEMU's default grows to a gigabyte
 AGENT_PORT = "liquidnet"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A guest's hardware, which must be the same where it is migrated to.
-
-    `memory_mb` is what the guest has; `macs` has one MAC address for each of its interfaces,
-    which are eth0, eth1, ... in this order.
-    """
-
-    image: Image
-    memory_mb: int = 96
-    macs: tuple[str, ...] = ()
-    name: str = "guest"
-    accelerator: str = "tcg"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from testbed import cache
 from testbed.errors import TestbedError
-from testbed.guests.command import QEMU, Machine
-from testbed.guests.guest import Guest
 from testbed.guests.images import find
+from testbed.guests.machine import Machine
+from testbed.guests.qemu.command import QEMU
+from testbed.guests.qemu.vm import QemuVm
 from testbed.kernel import NetworkNamespace
 from testbed.kernel.namespaces import in_new_thread
 
@@ -67,7 +68,7 @@ async def _boot() -> None:
     here = NetworkNamespace.current()
     try:
         machine = Machine(find(), name="probe", accelerator="kvm")
-        async with await Guest.start(machine, here) as guest:
-            await guest.ready(_PROBE_LIMIT_S)
+        async with await QemuVm.start(machine, here) as vm:
+            await vm.ready(_PROBE_LIMIT_S)
     finally:
         here.close()

@@ -7,25 +7,29 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO
+from typing import IO, ClassVar
 
 from testbed.errors import ExperimentError
 from testbed.guests.agent import Agent
-from testbed.guests.command import Descriptors, Machine, command_line
-from testbed.guests.monitor import Monitor
+from testbed.guests.backend import Capability, Vm
+from testbed.guests.machine import Machine
+from testbed.guests.qemu.command import Descriptors, command_line
+from testbed.guests.qemu.monitor import Monitor
 from testbed.guests.tap import Tap
 from testbed.kernel import NetworkNamespace
 
 _BOOT_LIMIT_S = 90.0  # ten times what translated machines were seen to take on a loaded machine
 
 
-class Guest:
-    """A guest; `start` makes one, `ready` waits until it has booted.
+class QemuVm(Vm):
+    """A virtual machine; `start` makes one, `ready` waits until it has booted.
 
     `log` holds what the guest's console and QEMU said.  QEMU is killed when the guest is closed,
     and ends with its sandbox in any case.
     """
+
+    backend: ClassVar[str] = "QEMU"
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.LIVE_MIGRATION})
 
     def __init__(
         self,
@@ -50,9 +54,9 @@ class Guest:
         namespace: NetworkNamespace,
         taps: Sequence[Tap] = (),
         *,
-        incoming_from: Guest | None = None,
+        incoming_from: QemuVm | None = None,
         log: Path | None = None,
-    ) -> Guest:
+    ) -> QemuVm:
         """Start QEMU in `namespace` with one TAP for each of the machine's interfaces.
 
         With `incoming_from` it waits for that guest to be migrated to it.  `log` is a file to
@@ -76,18 +80,18 @@ class Guest:
                 pass_fds=descriptors.all,
                 start_new_session=True,
             )
-        guest = cls(machine, namespace, taps, process, output)
+        vm = cls(machine, namespace, taps, process, output)
         try:
-            await guest._attach(monitor, agent, incoming_from)
+            await vm._attach(monitor, agent, incoming_from)
         except BaseException:
-            guest._end()
+            vm._end()
             monitor.close()
             agent.close()
             raise
-        return guest
+        return vm
 
     async def _attach(
-        self, monitor: socket.socket, agent: socket.socket, incoming_from: Guest | None
+        self, monitor: socket.socket, agent: socket.socket, incoming_from: QemuVm | None
     ) -> None:
         try:
             self.monitor = await Monitor.open(monitor, self.machine.name)
@@ -118,12 +122,6 @@ class Guest:
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 
-    def last_words(self) -> str:
-        """The line of the console that tells most: the kernel's panic, or the last one."""
-        lines = [line.strip() for line in self.console.splitlines() if line.strip()]
-        panics = [line for line in lines if "Kernel panic" in line]
-        return (panics or lines or ["its console is empty"])[-1]
-
     @property
     def resident(self) -> int:
         """Bytes of this machine's memory that QEMU occupies."""
@@ -144,17 +142,6 @@ class Guest:
             tap.close()
         if not self._log.closed:
             self._log.close()
-
-    async def __aenter__(self) -> Guest:
-        return self
-
-    async def __aexit__(
-        self,
-        _type: type[BaseException] | None,
-        _value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
 
 
 def _log_file(path: Path | None) -> IO[bytes]:

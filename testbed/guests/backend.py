@@ -1,0 +1,102 @@
+"""What a back end offers: a running virtual machine behind one contract, and what it can do.
+
+QEMU's is `qemu.vm.QemuVm`, Xen's `xen.vm.XenVm`.  What starts a machine differs (cables, files);
+what is done with a running one does not.  A back end says what it can, and refuses the rest in
+one line.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+from testbed.errors import FeatureError
+from testbed.guests.machine import Machine
+
+
+class Capability(enum.Enum):
+    """Something that not every back end can do with a running machine."""
+
+    LIVE_MIGRATION = "live migration (pre-copy)"
+    POST_COPY = "post-copy migration"
+    SAVE_RESTORE = "saving to a file and restoring"
+    DISPLAY = "a display"
+    CPU_LIMIT = "a limit on processors"
+    REPORTS = "lines that programs in the guest report"
+
+
+class Vm(abc.ABC):
+    """A running virtual machine; whoever starts it closes it, or leaves it to `async with`.
+
+    `machine` is its hardware.  All that waits belongs to the event loop in which it was started.
+    """
+
+    backend: ClassVar[str]
+    capabilities: ClassVar[frozenset[Capability]]
+    machine: Machine
+
+    @property
+    def name(self) -> str:
+        """The machine's name."""
+        return self.machine.name
+
+    @classmethod
+    def require(cls, capability: Capability) -> None:
+        """Raise `FeatureError` where this back end cannot do something."""
+        if capability not in cls.capabilities:
+            raise FeatureError(
+                f"guests on {cls.backend} have no {capability.value}", remedy="use another back end"
+            )
+
+    @abc.abstractmethod
+    async def ready(self, limit_s: float = 90.0) -> str:
+        """Wait until the guest has booted; what it says of itself (kernel, available memory).
+
+        Raises `ExperimentError`, with the last line of its console, when it does not.
+        """
+
+    @abc.abstractmethod
+    async def run(self, script: str, *, limit_s: float = 30.0) -> str:
+        """Run shell commands in the guest; what they said.
+
+        Raises `ExperimentError` when they fail or take longer than `limit_s`.
+        """
+
+    @property
+    @abc.abstractmethod
+    def console(self) -> str:
+        """All that the guest's console has said."""
+
+    def last_words(self) -> str:
+        """The line of the console that tells most: the kernel's panic, or the last one."""
+        lines = [line.strip() for line in self.console.splitlines() if line.strip()]
+        panics = [line for line in lines if "Kernel panic" in line]
+        return (panics or lines or ["its console is empty"])[-1]
+
+    async def screenshot(self, path: Path) -> None:
+        """Write what the display shows, as PNG."""
+        self.require(Capability.DISPLAY)
+        raise NotImplementedError
+
+    async def save(self, path: Path) -> None:
+        """Write the machine's state to a file; it stands still from there on."""
+        self.require(Capability.SAVE_RESTORE)
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """End the machine; its state is lost."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

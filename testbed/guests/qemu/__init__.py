@@ -1,0 +1,1 @@
+"""The QEMU back end: KVM where a guest boots on it, translation (TCG) elsewhere."""
