@@ -34,7 +34,7 @@ def test_a_guest_is_a_named_processor_on_a_machine_that_migrates() -> None:
     words = command_line(machine, Descriptors(5, 6, (7,)))
     assert after(words, "-cpu") == ["Nehalem"]
     assert after(words, "-machine") == ["q35"]
-    assert after(words, "-m") == ["128"]
+    assert after(words, "-m") == ["131080K"]  # not a multiple of 256 KB: see _memory_kb
     assert after(words, "-accel")[0].startswith("tcg,thread=single,tb-size=")
     assert after(words, "-netdev") == ["tap,id=net0,fd=7"]
     assert "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,romfile=" in words
@@ -47,6 +47,7 @@ def test_a_target_differs_from_its_source_in_waiting_only() -> None:
     target = command_line(machine, Descriptors(5, 6, (7,)), incoming=True)
     assert target == [*source, "-incoming", "defer"]
     assert after(source, "-accel") == ["kvm"]
+    assert after(source, "-m") == ["98304K"]
 
 
 def test_each_interface_takes_a_tap() -> None:

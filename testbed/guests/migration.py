@@ -5,10 +5,6 @@ target's, while the guest runs; pages it writes meanwhile are sent again, and fo
 it stands still.  The connection's two ends are made here and handed to the two QEMUs, so that
 what it carried can be read from the kernel.  Whatever fails on the way, the guest goes on at the
 source; the two never run at once.
-
-A translated guest is stopped when the first pass over its memory is nearly done.  QEMU 7.2 was
-seen to lose track of pages that such a guest wrote during a later pass (a guest corrupted in one
-of some twenty migrations on a loaded machine), and not when it stood still from there on.
 """
 
 from __future__ import annotations
@@ -36,7 +32,6 @@ _CAPABILITIES = [
 ]
 _RECOVERY_S = 20.0
 _POLL_S = 0.02
-_LEFT_OF_PASS = 1 << 20  # bytes of the first pass that a translated guest stands still for
 
 
 @dataclass(frozen=True)
@@ -140,12 +135,11 @@ async def _transfer(
     ordered_s = time.time()
     await source.monitor.execute("migrate", {"uri": f"fd:{_DESCRIPTOR}"})
     resuming = asyncio.create_task(_resumed(target, on_resume))
-    ending = asyncio.create_task(_completed(source, target, seen))
-    stopping = asyncio.create_task(_stop_in_first_pass(source))
+    ending = asyncio.create_task(_completed(source, seen))
     try:
-        resumed, ended, _none = await asyncio.gather(resuming, ending, stopping)
+        resumed, ended = await asyncio.gather(resuming, ending)
     finally:
-        for task in (resuming, ending, stopping):
+        for task in (resuming, ending):
             task.cancel()
     stopped = next(e for e in source.monitor.events[seen:] if e.name == "STOP")
     said = await source.monitor.execute("query-migrate")
@@ -166,22 +160,11 @@ async def _resumed(target: QemuVm, on_resume: Callable[[], None] | None) -> Even
     return event
 
 
-async def _stop_in_first_pass(source: QemuVm) -> None:
-    """Stop a translated guest when little of the first pass is left."""
-    while source.machine.accelerator == "tcg":
-        ram = (await source.monitor.execute("query-migrate")).get("ram")
-        if ram and (ram["dirty-sync-count"] > 1 or ram["remaining"] < _LEFT_OF_PASS):
-            await source.monitor.execute("stop")
-            return
-        await asyncio.sleep(_POLL_S)
-
-
-async def _completed(source: QemuVm, target: QemuVm, since: int) -> Event:
+async def _completed(source: QemuVm, since: int) -> Event:
     event = await _ended(source, since)
     if event.data["status"] != "completed":
         said: dict[str, Any] = await source.monitor.execute("query-migrate")
         raise ExperimentError(said.get("error-desc", f"it {event.data['status']}"))
-    await target.monitor.execute("cont")  # the target of a stopped guest stands still too
     return event
 
 
