@@ -174,7 +174,7 @@ def test_the_interval_holds_the_share(case: tuple[int, int]) -> None:
 
 
 @live
-@pytest.mark.parametrize("name", ["star", "dumbbell", "fat_tree", "mobile", "two_isps"])
+@pytest.mark.parametrize("name", ["star", "dumbbell", "fat_tree", "mobile", "devices", "two_isps"])
 def test_what_the_topologies_here_state_holds(name: str) -> None:
     topo = import_module(f"topologies.{name}").topos[name]()
     with Network(topo) as net:

@@ -22,7 +22,8 @@ from topologies.tree import Tree
 from topologies.two_isps import TwoIsps
 
 NAMES = (
-    "dumbbell", "fat_tree", "mobile", "operators", "random_graph", "star", "tree", "two_isps",
+    "devices", "dumbbell", "fat_tree", "mobile", "operators", "random_graph", "star", "tree",
+    "two_isps",
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Who is wired to whom: Mininet topologies, one module each.
 
     mobile        a phone with WiFi and LTE, access point, eNodeB, the Internet, servers
+    devices       a phone behind WiFi and a tablet behind LTE that carry machines, and a server
     star          hosts around one bridge (several, where there are more than it has ports)
     tree          routers in a tree, hosts at its leaves
     dumbbell      senders and receivers on the two sides of a bottleneck
