@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from testbed.errors import ExperimentError, TopologyError
-from testbed.guests import Image, Machine, Port
+from testbed.errors import ExperimentError, FeatureError, ParameterError, TopologyError
+from testbed.guests import Capability, Image, Machine, Port, QemuVm
 from testbed.guests.agent import Agent
 from testbed.guests.function import _script
-from testbed.guests.qemu import accelerator
+from testbed.guests.qemu import accelerator, process, saved
 from testbed.guests.qemu.command import Descriptors, command_line
 from testbed.guests.qemu.monitor import Event, Monitor
+from testbed.guests.reports import Reports
 
 IMAGE = Image("micro", Path("/images/kernel"), Path("/images/initrd"), "6.1.0")
 
@@ -31,20 +32,20 @@ def after(words: list[str], option: str) -> list[str]:
 
 def test_a_guest_is_a_named_processor_on_a_machine_that_migrates() -> None:
     machine = Machine(IMAGE, 128, macs=("52:54:00:00:00:01",), name="box")
-    words = command_line(machine, Descriptors(5, 6, (7,)))
+    words = command_line(machine, Descriptors(5, 6, 7, 8, (9,)))
     assert after(words, "-cpu") == ["Nehalem"]
     assert after(words, "-machine") == ["q35"]
     assert after(words, "-m") == ["131080K"]  # not a multiple of 256 KB: see _memory_kb
     assert after(words, "-accel")[0].startswith("tcg,thread=single,tb-size=")
-    assert after(words, "-netdev") == ["tap,id=net0,fd=7"]
+    assert after(words, "-netdev") == ["tap,id=net0,fd=9"]
     assert "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,romfile=" in words
     assert "-incoming" not in words
 
 
 def test_a_target_differs_from_its_source_in_waiting_only() -> None:
     machine = Machine(IMAGE, macs=("52:54:00:00:00:01",), accelerator="kvm")
-    source = command_line(machine, Descriptors(5, 6, (7,)))
-    target = command_line(machine, Descriptors(5, 6, (7,)), incoming=True)
+    source = command_line(machine, Descriptors(5, 6, 7, 8, (9,)))
+    target = command_line(machine, Descriptors(5, 6, 7, 8, (9,)), incoming=True)
     assert target == [*source, "-incoming", "defer"]
     assert after(source, "-accel") == ["kvm"]
     assert after(source, "-m") == ["98304K"]
@@ -52,7 +53,7 @@ def test_a_target_differs_from_its_source_in_waiting_only() -> None:
 
 def test_each_interface_takes_a_tap() -> None:
     with pytest.raises(ValueError, match="zip"):
-        command_line(Machine(IMAGE, macs=("52:54:00:00:00:01",)), Descriptors(5, 6, ()))
+        command_line(Machine(IMAGE, macs=("52:54:00:00:00:01",)), Descriptors(5, 6, 7, 8, ()))
 
 
 # -- the monitor ---------------------------------------------------------------------------------
@@ -171,8 +172,11 @@ def with_agent(
 
 
 async def asked(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    number, size = map(int, (await reader.readline()).split())
-    return number, await reader.readexactly(size)
+    """Number of the next command, its script and after it what is given to that."""
+    word, *numbers = (await reader.readline()).split()
+    assert word == b"run"
+    number, size, given = map(int, numbers)
+    return number, await reader.readexactly(size + given)
 
 
 def test_a_script_goes_whole_and_what_it_said_comes_back() -> None:
@@ -224,6 +228,150 @@ def test_a_guest_that_goes_while_it_works_is_named() -> None:
             await agent.run("true")
 
     with_agent(guest, use)
+
+
+def test_a_file_goes_as_the_input_of_what_writes_it() -> None:
+    async def guest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number, words = await asked(reader)
+        assert words.endswith(b"chmod 755 '/opt/a b'\x00\n1")
+        writer.write(b"%d 0 0\n" % number)
+
+    async def use(agent: Agent) -> None:
+        await agent.put("/opt/a b", b"\0\n1", executable=True)
+
+    with_agent(guest, use)
+
+
+def test_a_guest_that_has_moved_answers_at_the_other_end() -> None:
+    async def main() -> None:
+        (ours, source), (ours_too, target) = socket.socketpair(), socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=source)
+        _reader, writer_too = await asyncio.open_connection(sock=target)
+        agent = await Agent.open(ours, "box")
+        heir = await agent.successor(ours_too)
+        running = asyncio.create_task(agent.run("sleep 1"))
+        number, _script = await asked(reader)
+        await agent.close()
+        writer_too.write(b"%d 0 4\ndone" % number)
+        assert await asyncio.wait_for(running, 20) == "done"
+        writer_too.close()
+        with pytest.raises(ExperimentError, match="guest box is gone"):
+            await heir.run("true")
+        await heir.close()
+        writer.close()
+
+    asyncio.run(main())
+
+
+# -- reports -------------------------------------------------------------------------------------
+
+
+def with_reports(use: Callable[[Reports, list[socket.socket]], Awaitable[None]]) -> None:
+    """`use` is given reports and our ends of two ports, the second one where the guest goes."""
+
+    async def main() -> None:
+        reports, guests = Reports(), []
+        for _port in range(2):
+            ours, theirs = socket.socketpair()
+            reports.attach(ours)
+            guests.append(theirs)
+        await asyncio.wait_for(use(reports, guests), 20)
+        for end in guests:
+            end.close()
+        assert [line async for line in reports] == reports.received
+
+    asyncio.run(main())
+
+
+def test_lines_are_whole_and_come_with_the_time_of_their_arrival() -> None:
+    async def use(reports: Reports, guests: list[socket.socket]) -> None:
+        guests[0].send(b'{"n": 0}\n{"n"')
+        first = await reports.line(0)
+        assert first is not None
+        assert first.json() == {"n": 0}
+        assert len(reports.received) == 1
+        guests[0].send(b": 1}\n")
+        second = await reports.line(1)
+        assert second is not None
+        assert second.text == '{"n": 1}'
+        assert first.time_s <= second.time_s
+
+    with_reports(use)
+
+
+def test_a_line_may_begin_at_the_source_and_end_at_the_target() -> None:
+    async def use(reports: Reports, guests: list[socket.socket]) -> None:
+        guests[0].send(b"one\ntw")
+        guests[1].send(b"o\nthree\n")  # which is there before anybody has read the source's
+        await reports.line(2)
+        assert [line.text for line in reports.received] == ["one", "two", "three"]
+
+    with_reports(use)
+
+
+# -- saved states --------------------------------------------------------------------------------
+
+
+def test_a_saved_state_of_another_machine_is_refused_by_what_differs(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    machine = Machine(IMAGE, 128, name="box")
+    path.write_bytes(json.dumps(saved.facts(machine)).encode() + b"\nstream")
+    with saved.open_for(machine, path) as state:
+        assert state.read() == b"stream"
+    with pytest.raises(ParameterError, match=r"another memory_mb \(128, not 256\); save one from"):
+        saved.open_for(Machine(IMAGE, 256, name="box"), path)
+    path.write_bytes(b"QEVM...")
+    with pytest.raises(ParameterError, match="is no saved state"):
+        saved.open_for(machine, path)
+    with pytest.raises(ParameterError, match="No such file"):
+        saved.open_for(machine, tmp_path / "none")
+
+
+# -- machines ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hardware", "complaint"),
+    [
+        ({"memory_mb": 64}, "guest box: 64 MB of memory; give at least 80"),
+        ({"cpus": 0}, "guest box: 0 processors"),
+        ({"cpu_limit": 0}, "guest box: a limit of 0 processors"),
+        ({"display": (320, 5)}, "guest box: a display of 320x5"),
+    ],
+)
+def test_what_no_machine_can_be_is_the_users_mistake(
+    hardware: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ParameterError, match=complaint):
+        Machine(IMAGE, **{"name": "box", **hardware})
+
+
+def test_a_display_is_part_of_the_machine() -> None:
+    machine = Machine(IMAGE, display=(1024, 600), cpus=2)
+    words = command_line(machine, Descriptors(5, 6, 7, 8, ()))
+    assert "bochs-display,edid=on,xres=1024,yres=600" in after(words, "-device")
+    assert after(words, "-smp") == ["2"]
+
+
+def test_what_a_back_end_cannot_do_is_one_clear_line() -> None:
+    class Plain(QemuVm):
+        backend = "plain boxes"
+        capabilities = frozenset({Capability.SAVE_RESTORE})
+
+    Plain.require(Capability.SAVE_RESTORE)
+    with pytest.raises(FeatureError, match=r"^guests on plain boxes have no post-copy migration"):
+        Plain.require(Capability.POST_COPY)
+
+
+def test_logs_of_two_machines_are_never_one_file(tmp_path: Path) -> None:
+    for _machine in range(2):
+        logs = process._Logs(tmp_path / "vm.log")
+        logs.console.write(b"hello")
+        logs.console.flush()
+        logs.close()
+        assert logs.text(logs.console) == "hello"
+    names = ["vm-2.log", "vm-2.qemu.log", "vm.log", "vm.qemu.log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 # -- the accelerator -----------------------------------------------------------------------------

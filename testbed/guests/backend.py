@@ -8,6 +8,7 @@ one line.
 from __future__ import annotations
 
 import abc
+import asyncio
 import enum
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,9 @@ from typing import ClassVar, Self
 
 from testbed.errors import FeatureError
 from testbed.guests.machine import Machine
+from testbed.guests.reports import Reports
+
+BOOT_LIMIT_S = 90.0  # ten times what translated machines were seen to take on a loaded machine
 
 
 class Capability(enum.Enum):
@@ -31,12 +35,14 @@ class Capability(enum.Enum):
 class Vm(abc.ABC):
     """A running virtual machine; whoever starts it closes it, or leaves it to `async with`.
 
-    `machine` is its hardware.  All that waits belongs to the event loop in which it was started.
+    `machine` is its hardware, `lines` are what programs in the guest report (`async for line in
+    vm.lines`).  All that waits belongs to the event loop in which it was started.
     """
 
     backend: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
     machine: Machine
+    lines: Reports
 
     @property
     def name(self) -> str:
@@ -52,18 +58,28 @@ class Vm(abc.ABC):
             )
 
     @abc.abstractmethod
-    async def ready(self, limit_s: float = 90.0) -> str:
+    async def ready(self, limit_s: float = BOOT_LIMIT_S) -> str:
         """Wait until the guest has booted; what it says of itself (kernel, available memory).
 
         Raises `ExperimentError`, with the last line of its console, when it does not.
         """
 
     @abc.abstractmethod
-    async def run(self, script: str, *, limit_s: float = 30.0) -> str:
-        """Run shell commands in the guest; what they said.
+    async def run(self, script: str, *, given: bytes = b"", limit_s: float = 30.0) -> str:
+        """Run shell commands in the guest, with `given` as their input; what they said.
 
-        Raises `ExperimentError` when they fail or take longer than `limit_s`.
+        They take turns: one that takes long is to be put into the background (`&`).  Raises
+        `ExperimentError` when they fail or take longer than `limit_s`.
         """
+
+    @abc.abstractmethod
+    async def put(self, path: str, data: bytes, *, executable: bool = False) -> None:
+        """Write a file in the guest, with the folders that lead to it."""
+
+    @property
+    @abc.abstractmethod
+    def crashed(self) -> asyncio.Future[str]:
+        """Done, with the reason, when the machine has ended without being closed."""
 
     @property
     @abc.abstractmethod
@@ -82,7 +98,10 @@ class Vm(abc.ABC):
         raise NotImplementedError
 
     async def save(self, path: Path) -> None:
-        """Write the machine's state to a file; it stands still from there on."""
+        """Write the machine's state to a file; it stands still from there on.
+
+        The back end's `restore` starts a machine from it.
+        """
         self.require(Capability.SAVE_RESTORE)
         raise NotImplementedError
 

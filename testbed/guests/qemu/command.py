@@ -16,21 +16,26 @@ _MACHINE = "q35"
 _KERNEL_OPTIONS = "console=ttyS0 quiet panic=-1 tsc=reliable init_on_free=1"
 _LEAST_KB = 8  # QEMU rounds memory up to a multiple of it
 _TRANSLATED_MB = 32  # at most, of code; QEMU's default grows to a gigabyte
-AGENT_PORT = "liquidnet"
+_SERIAL_PORTS = ("agent", "reports")  # in the guest /dev/vport0p1 and so on, in this order
 
 
 @dataclass(frozen=True)
 class Descriptors:
-    """What QEMU inherits: sockets of its monitor and of the guest's agent, and its TAPs."""
+    """What QEMU inherits: its TAPs, and sockets of its monitor and of the guest's serial ports.
+
+    `shell` is the guest's terminal hvc0, `agent` and `reports` are its ports.
+    """
 
     monitor: int
+    shell: int
     agent: int
+    reports: int
     taps: tuple[int, ...]
 
     @property
     def all(self) -> tuple[int, ...]:
         """Every one of them."""
-        return (self.monitor, self.agent, *self.taps)
+        return (self.monitor, self.shell, self.agent, self.reports, *self.taps)
 
 
 def command_line(machine: Machine, inherited: Descriptors, *, incoming: bool = False) -> list[str]:
@@ -48,8 +53,9 @@ def command_line(machine: Machine, inherited: Descriptors, *, incoming: bool = F
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=monitor,fd={inherited.monitor}"),
         *("-mon", "chardev=monitor,mode=control"),
-        *("-chardev", f"socket,id=agent,fd={inherited.agent}", "-device", "virtio-serial-pci"),
-        *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
+        *("-smp", str(machine.cpus)),
+        *_serial(inherited),
+        *_display(machine.display),
         *_interfaces(machine.macs, inherited.taps),
     ]
     return [*words, "-incoming", "defer"] if incoming else words
@@ -70,6 +76,23 @@ def _accelerator(machine: Machine) -> str:
     if machine.accelerator != "tcg":
         return machine.accelerator
     return f"tcg,thread=single,tb-size={_TRANSLATED_MB}"
+
+
+def _serial(inherited: Descriptors) -> list[str]:
+    words = ["-device", "virtio-serial-pci,max_ports=4"]
+    words += ["-chardev", f"socket,id=shell,fd={inherited.shell}"]
+    words += ["-device", "virtconsole,chardev=shell,nr=0"]
+    for number, name in enumerate(_SERIAL_PORTS, 1):
+        words += ["-chardev", f"socket,id={name},fd={getattr(inherited, name)}"]
+        words += ["-device", f"virtserialport,chardev={name},nr={number},name=liquidnet.{name}"]
+    return words
+
+
+def _display(size: tuple[int, int] | None) -> list[str]:
+    """The simplest one there is: it needs no driver, and its EDID tells the size."""
+    if size is None:
+        return []
+    return ["-device", f"bochs-display,edid=on,xres={size[0]},yres={size[1]}"]
 
 
 def _interfaces(macs: Sequence[str], taps: Sequence[int]) -> list[str]:

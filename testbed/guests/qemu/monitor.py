@@ -12,7 +12,7 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError, Runstate
 
@@ -77,8 +77,8 @@ class Monitor:
             what = "does not answer" if isinstance(error, TimeoutError) else "is gone"
             raise ExperimentError(f"QEMU of {self.name} {what} ({command})") from error
 
-    async def hand_over(self, end: socket.socket, name: str) -> None:
-        """Give QEMU a duplicate of a socket, as the descriptor called `name`."""
+    async def hand_over(self, end: socket.socket | IO[bytes], name: str) -> None:
+        """Give QEMU a duplicate of a socket or file, as the descriptor called `name`."""
         self._client.send_fd_scm(end.fileno())
         await self.execute("getfd", {"fdname": name})
 
@@ -96,6 +96,16 @@ class Monitor:
                 if self._gone:
                     raise ExperimentError(f"QEMU of {self.name} is gone")
                 await self._news.wait()
+
+    @property
+    def alive(self) -> bool:
+        """Is the session open?"""
+        return not self._gone
+
+    async def gone(self) -> None:
+        """Wait until the machine is gone."""
+        async with self._news:
+            await self._news.wait_for(lambda: self._gone)
 
     async def close(self) -> None:
         """End the session, whatever state it is in."""
