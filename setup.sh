@@ -2,7 +2,7 @@
 # Sets a machine up for LiquidNet: the Debian packages it calls, and a virtual environment in
 # .venv with pinned Python packages.  Run again it only looks whether anything is missing.
 # `setup.sh vm` also gets what virtual machines take: another kernel (testbed/vm.py), and the
-# image of small guests (testbed/guests).
+# images of small guests (testbed/guests).
 set -eu
 cd "$(dirname "$0")"
 
@@ -81,12 +81,14 @@ make_environment() {
 
 # virtme-ng and a kernel of Debian's, into ~/.cache/liquidnet; neither is installed.
 fetch_machine() {
-    [ -n "$(.venv/bin/python -c 'from testbed import guests, vm; print(vm.missing() + guests.missing())')" ] ||
+    [ -n "$(.venv/bin/python -c 'from testbed import guests, vm; print(vm.missing() + guests.missing("function") + guests.missing("micro"))')" ] ||
         return 0
     say "fetching a kernel for a virtual machine, and packages for guests"
     as_root apt-get update -q >/dev/null || fail "apt-get update failed"
     .venv/bin/python -c 'from testbed import vm; vm.fetch()' || fail "see above"
-    .venv/bin/testbed image build micro || fail "see above"
+    for image in function micro; do
+        .venv/bin/testbed image build $image || fail "see above"
+    done
 }
 
 if command -v apt-get >/dev/null; then install_packages; else check_programs; fi

@@ -256,7 +256,8 @@ def _vm() -> Finding:
 
 
 def _guests() -> Finding:
-    detail, _semicolon, remedy = guests.missing().partition("; ")
+    lacks = guests.missing("function") or guests.missing("micro")
+    detail, _semicolon, remedy = lacks.partition("; ")
     return Finding(
         "guests",
         not detail,

@@ -48,7 +48,7 @@ def test_a_target_differs_from_its_source_in_waiting_only() -> None:
     target = command_line(machine, Descriptors(5, 6, 7, 8, (9,)), incoming=True)
     assert target == [*source, "-incoming", "defer"]
     assert after(source, "-accel") == ["kvm"]
-    assert after(source, "-m") == ["98304K"]
+    assert after(source, "-m") == ["131072K"]
 
 
 def test_each_interface_takes_a_tap() -> None:
@@ -333,7 +333,7 @@ def test_a_saved_state_of_another_machine_is_refused_by_what_differs(tmp_path: P
 @pytest.mark.parametrize(
     ("hardware", "complaint"),
     [
-        ({"memory_mb": 64}, "guest box: 64 MB of memory; give at least 80"),
+        ({"memory_mb": 64}, "guest box: 64 MB of memory for image micro; give at least 128"),
         ({"cpus": 0}, "guest box: 0 processors"),
         ({"cpu_limit": 0}, "guest box: a limit of 0 processors"),
         ({"display": (320, 5)}, "guest box: a display of 320x5"),

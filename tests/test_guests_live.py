@@ -124,7 +124,7 @@ def test_what_a_guest_refuses_and_why_it_died_is_said_in_one_line() -> None:
                 await function.run("echo c >/proc/sysrq-trigger")
             await asyncio.to_thread(function.vm.process.wait)
             assert "Kernel panic" in function.vm.last_words()
-        with pytest.raises(ParameterError, match="64 MB of memory; give at least 80"):
+        with pytest.raises(ParameterError, match="64 MB of memory for image function"):
             await VmFunction.boot(net["p1"].netns, PORTS, "", memory_mb=64)
         assert "vm-in" not in interfaces(net, "p1")
         assert qemus() == []

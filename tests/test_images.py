@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import stat
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from testbed.errors import FeatureError, ParameterError
 from testbed.guests import images
-from testbed.guests.images import initramfs, packages
+from testbed.guests.images import compile_modules, initramfs, packages
+from testbed.guests.images.kernel import bootable
 from testbed.guests.images.recipes import RECIPES
 
 
@@ -50,7 +56,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def put_image(place: Path, name: str, recipe: str) -> Path:
     folder = place / "images" / name
     folder.mkdir(parents=True)
-    facts = {"name": "micro", "recipe": recipe, "release": name}
+    facts = {"name": "micro", "recipe": recipe, "release": name, "least_mb": 120}
     (folder / "image.json").write_text(json.dumps(facts))
     return folder
 
@@ -67,7 +73,7 @@ def test_an_image_of_an_older_recipe_is_not_used(place: Path) -> None:
 
 
 def test_an_unknown_image_is_the_users_mistake(place: Path) -> None:
-    with pytest.raises(ParameterError, match="no image is called huge; one of micro"):
+    with pytest.raises(ParameterError, match="no image is called huge; one of function, micro"):
         images.build("huge")
 
 
@@ -82,8 +88,8 @@ def test_packages_are_those_that_apt_would_download(monkeypatch: pytest.MonkeyPa
 """
     monkeypatch.setattr(packages, "_apt", lambda *command: said)
     first, second = packages.resolve(["a", "b-tools"])
-    assert (first.version, first.digest) == ("a=1.0", "SHA256:aaa")
-    assert second.version == "b-tools=1:2.0-1"
+    assert (first.name, first.version, first.digest) == ("a", "1.0", "SHA256:aaa")
+    assert (second.name, second.version) == ("b-tools", "1:2.0-1")
     with pytest.raises(FeatureError, match=r"apt serves no c; apt-get update"):
         packages.resolve(["a", "c"])
 
@@ -93,3 +99,70 @@ def test_without_apt_there_is_another_way(monkeypatch: pytest.MonkeyPatch) -> No
         packages._apt("/nonexistent/apt-cache", "depends")
     with pytest.raises(FeatureError, match=r"^false x: no reason given; apt-get update$"):
         packages._apt("false", "x")
+
+
+def test_a_kernel_is_the_preferred_one_or_the_newest_of_a_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = """linux-image-6.12.9+deb12-cloud-amd64
+linux-image-6.12.117+deb12-cloud-amd64
+linux-image-6.12.117+deb12-amd64
+linux-image-6.12.118+deb12-cloud-amd64-dbg
+linux-image-6.1.0-56-cloud-amd64
+"""
+
+    def apt(_program: str, what: str, _name: str) -> str:
+        return served if what == "pkgnames" else "  Depends: linux-image-6.1.0-56-cloud-amd64\n"
+
+    monkeypatch.setattr(packages, "_apt", apt)
+    assert packages.kernel("cloud-amd64") == "linux-image-6.1.0-56-cloud-amd64"
+    assert packages.kernel("cloud-amd64", "6.12") == "linux-image-6.12.117+deb12-cloud-amd64"
+    assert packages.kernel("amd64", "6.12") == "linux-image-6.12.117+deb12-amd64"
+    assert packages.kernel("cloud-amd64", "6.1") == "linux-image-6.1.0-56-cloud-amd64"
+    with pytest.raises(FeatureError, match=r"apt knows no kernel 6\.13 amd64; apt-get update"):
+        packages.kernel("amd64", "6.13")
+
+
+@pytest.mark.parametrize("packed", [lzma.compress, lambda data: b"another way" + data])
+def test_a_kernel_is_unpacked_where_that_saves_a_guest_time(packed: Callable[..., bytes]) -> None:
+    payload = packed(b"\x7fELF kernel")
+    head = bytearray(4 * 512)
+    head[0x1F1] = 2  # sectors besides the first
+    head[0x248:0x250] = struct.pack("<II", 512, len(payload))
+    image = bytes(head) + payload + b"the rest"
+    assert bootable(image) == (b"\x7fELF kernel" if packed is lzma.compress else image)
+
+
+HERE = """'Unread.'
+import there
+try:
+    import ssl
+except ImportError:
+    ssl = None
+seen = __doc__, ssl
+"""
+
+
+def compiled(place: Path, folder: Path, *modules: str) -> dict[str, bytes]:
+    """What compile_modules.py writes of modules in `place`."""
+    command = [sys.executable, "-BsS", compile_modules.__file__, str(folder), *modules]
+    environment = {"PYTHONPATH": str(place), "PYTHONHASHSEED": "0"}
+    subprocess.run(command, check=True, env=environment)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_pythons_modules_come_with_what_they_import(tmp_path: Path) -> None:
+    place = tmp_path / "library"
+    (place / "here").mkdir(parents=True)
+    (place / "here" / "__init__.py").write_text(HERE)
+    (place / "here" / "within.py").touch()
+    (place / "there.py").write_text("kinds = {'a', 'b', 'c'} | {1, 2}")
+    (place / "unused.py").touch()
+    made = compiled(place, tmp_path / "made", "here")
+    assert {"here/__init__.pyc", "there.pyc", "os.pyc"} <= made.keys()
+    assert not {"here/within.pyc", "unused.pyc"} & made.keys()
+    assert compiled(place, tmp_path / "again", "here") == made
+    command = [sys.executable, "-c", "import here; print(here.seen, here.__file__)"]
+    environment = {"PYTHONPATH": str(tmp_path / "made")}
+    said = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    assert said.stdout == f"(None, None) {tmp_path}/made/here/__init__.pyc\n"

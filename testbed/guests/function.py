@@ -105,7 +105,7 @@ class VmFunction:
         guest does not boot or refuses the program, `FeatureError` where the image is missing.
         """
         machine = Machine(
-            find(),
+            find("function"),
             memory_mb,
             macs=tuple(port.mac("guest") for port in ports),
             name=name,

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from testbed.errors import ParameterError
 from testbed.guests.images import Image
 
-LEAST_MB = 80  # below it, Debian's kernels do not boot
-
 
 @dataclass(frozen=True)
 class Machine:
@@ -26,7 +24,7 @@ class Machine:
     """
 
     image: Image
-    memory_mb: int = 96
+    memory_mb: int = 128
     macs: tuple[str, ...] = ()
     name: str = "guest"
     accelerator: str = "tcg"
@@ -35,10 +33,10 @@ class Machine:
     display: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.memory_mb < LEAST_MB:
+        if self.memory_mb < self.image.least_mb:
             raise ParameterError(
-                f"guest {self.name}: {self.memory_mb} MB of memory",
-                remedy=f"give at least {LEAST_MB}",
+                f"guest {self.name}: {self.memory_mb} MB of memory for image {self.image.name}",
+                remedy=f"give at least {self.image.least_mb}",
             )
         if self.cpus < 1:
             raise ParameterError(f"guest {self.name}: {self.cpus} processors", remedy="give one")

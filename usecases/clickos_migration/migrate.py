@@ -62,7 +62,7 @@ async def run(net: Any, params: ClickosMigrationParameters, record: Recorder) ->
     server = await serve(net, record, mptcp=True, congestion=params.congestion)
     steering = Steering(net, CLIENTS)
     site = Site(net, steering, [subnet(net, name) for name in CLIENTS])
-    lacks = missing()
+    lacks = missing("function")
     if lacks:
         record.event("no-guest", why=lacks)
     record.start_clock()

@@ -48,7 +48,7 @@ def build(name: str = "micro") -> Image:
     wanted = recipe(name)
     if not shutil.which("depmod", path=assembly.SBIN):
         raise FeatureError("depmod is not installed", remedy="apt-get install kmod")
-    chosen = packages.resolve([packages.kernel(wanted.kernel), *wanted.packages])
+    chosen = packages.resolve([packages.kernel(wanted.flavour), *wanted.packages, *wanted.tools])
     place = store.place(name, wanted, chosen)
     if not place.is_dir():
         kernel, *trees = (packages.unpacked(package) for package in chosen)

@@ -21,19 +21,33 @@ class Package:
     digest: str
 
     @property
+    def name(self) -> str:
+        """The package's name."""
+        return self.file.partition("_")[0]
+
+    @property
     def version(self) -> str:
-        """NAME=VERSION, as apt-get takes it."""
-        name, version, _architecture = self.file.split("_")
-        return f"{name}={urllib.parse.unquote(version)}"
+        """The package's version."""
+        return urllib.parse.unquote(self.file.split("_")[1])
 
 
-def kernel(package: str) -> str:
-    """The package of the kernel itself that `package` depends on."""
-    said = _apt("apt-cache", "depends", package)
-    found = re.search(r"Depends: (linux-image-\S+-amd64)$", said, re.MULTILINE)
-    if found is None:
-        raise FeatureError(f"apt knows no {package}", remedy="apt-get update")
-    return found[1]
+def kernel(flavour: str, version: str = "") -> str:
+    """The package with the kernel of a flavour that the distribution prefers.
+
+    With `version`, the newest that begins with it ("6.12").
+    """
+    if not version:
+        said = _apt("apt-cache", "depends", f"linux-image-{flavour}")
+        served: list[str] = re.findall(r"Depends: (linux-image-\d\S+)$", said, re.MULTILINE)
+    else:
+        said = _apt("apt-cache", "pkgnames", f"linux-image-{version}")
+        pattern = rf"^linux-image-{re.escape(version)}(?!\d)[\d.]*(?:-\d+)?(?:\+deb\d+)?-{flavour}$"
+        served = re.findall(pattern, said, re.MULTILINE)
+    if not served:
+        raise FeatureError(
+            f"apt knows no kernel {version} {flavour}".replace("  ", " "), remedy="apt-get update"
+        )
+    return max(served, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
 
 
 def resolve(names: Iterable[str]) -> list[Package]:
@@ -41,7 +55,7 @@ def resolve(names: Iterable[str]) -> list[Package]:
     wanted = list(names)
     said = _apt("apt-get", "download", "--print-uris", *wanted)
     found = re.findall(r"^'\S+' (\S+_\S+_\S+)\.deb \d+ (\S+)$", said, re.MULTILINE)
-    packages = {file.split("_")[0]: Package(file, digest) for file, digest in found}
+    packages = {package.name: package for package in (Package(*fields) for fields in found)}
     absent = [name for name in wanted if name not in packages]
     if absent:
         raise FeatureError(f"apt serves no {', '.join(absent)}", remedy="apt-get update")
@@ -51,7 +65,7 @@ def resolve(names: Iterable[str]) -> list[Package]:
 def unpacked(package: Package) -> Path:
     """The package's content as a folder in the cache, fetched if need be."""
     tree = cache.folder() / "debian" / package.file
-    cache.debian_package(package.version, tree)
+    cache.debian_package(f"{package.name}={package.version}", tree)
     return tree
 
 

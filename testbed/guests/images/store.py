@@ -16,12 +16,16 @@ from testbed.guests.images.recipes import Recipe
 
 @dataclass(frozen=True)
 class Image:
-    """A built image: `kernel` and `initrd` are files, `release` is the kernel's."""
+    """A built image: `kernel` and `initrd` are files, `release` is the kernel's.
+
+    With less than `least_mb` of memory it does not boot.
+    """
 
     name: str
     kernel: Path
     initrd: Path
     release: str
+    least_mb: int = 128
 
     def describe(self) -> str:
         """Name, kernel and size in words."""
@@ -48,7 +52,12 @@ def write(place: Path, name: str, recipe: Recipe, fill: Callable[[Path], str]) -
     with tempfile.TemporaryDirectory(dir=place.parent) as work:
         made = Path(work, "image")
         made.mkdir()
-        facts = {"name": name, "recipe": recipe.hash, "release": fill(made)}
+        facts = {
+            "name": name,
+            "recipe": recipe.hash,
+            "release": fill(made),
+            "least_mb": recipe.least_mb,
+        }
         (made / "image.json").write_text(json.dumps(facts))
         made.rename(place)
 
@@ -70,7 +79,9 @@ def newest(name: str, recipe: Recipe) -> Image | None:
 
 def _read(place: Path) -> Image:
     facts = json.loads((place / "image.json").read_text())
-    return Image(facts["name"], place / "kernel", place / "initrd", facts["release"])
+    return Image(
+        facts["name"], place / "kernel", place / "initrd", facts["release"], facts["least_mb"]
+    )
 
 
 def _folder() -> Path:

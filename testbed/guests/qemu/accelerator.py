@@ -67,7 +67,7 @@ def _probe() -> str:
 async def _boot() -> None:
     here = NetworkNamespace.current()
     try:
-        machine = Machine(find(), name="probe", accelerator="kvm")
+        machine = Machine(find("function"), name="probe", accelerator="kvm")
         async with await QemuVm.start(machine, here) as vm:
             await vm.ready(_PROBE_LIMIT_S)
     finally:
