@@ -7,9 +7,9 @@ set -eu
 cd "$(dirname "$0")"
 
 PACKAGES="iproute2 iputils-ping nftables tcpdump tshark iperf3 mptcpize openvswitch-switch
-openvswitch-testcontroller slirp4netns
+openvswitch-testcontroller slirp4netns ffmpeg libopenh264-7 libyuv0
 mininet bridge-utils net-tools"
-PROGRAMS="ip ping nft tcpdump tshark iperf3 mptcpize ovs-vswitchd"
+PROGRAMS="ip ping nft tcpdump tshark iperf3 mptcpize ovs-vswitchd ffmpeg"
 WANTED=${1:-}
 [ "$WANTED" != vm ] || PACKAGES="$PACKAGES qemu-system-x86 busybox-static kmod"
 PYTHON=${PYTHON:-python3}
@@ -64,7 +64,7 @@ install_packages() {
 check_programs() {
     missing=$(missing_programs | tr '\n' ' ')
     [ -z "$missing" ] || fail "there is no apt here; install what gives these programs: $missing\
-(iproute2, iputils, nftables, tcpdump, wireshark-cli, iperf3, mptcpd, openvswitch)"
+(iproute2, iputils, nftables, tcpdump, wireshark-cli, iperf3, mptcpd, openvswitch, ffmpeg)"
 }
 
 make_environment() {

@@ -6,6 +6,8 @@
     python -m traffic.cbr      constant bit rate over UDP: loss, one-way delay, jitter
     python -m traffic.web      an HTTP/1.1 server with sites, and a browser
     python -m traffic.video    a streamed video: segments, playout buffer, stalls
+    python -m traffic.live.server, traffic.live.player
+                               a live stream made by ffmpeg, and a player that decodes it
 
 Each writes JSON lines on standard output (`traffic.emit`), stops cleanly on SIGTERM and when
 its standard input, if a pipe, is closed (`traffic.program`), and leaves by exit status 0, 1

@@ -19,7 +19,7 @@ from traffic.meter import TICK_S
 from traffic.playout import Playout
 from traffic.program import Life, Parser, Results, Stopped, Task, amount, port, run
 from traffic.web.browser import Browser
-from traffic.web.server import Server
+from traffic.web.server import Answers, Server
 from traffic.web.site import Web
 
 PORT = 8090
@@ -55,7 +55,7 @@ def main(options: argparse.Namespace, life: Life) -> Results:
         return Player(options, life).run()
     listener = sockets.from_options(options).listen(options.port)
     life.emit.ready(port=listener.getsockname()[1])
-    server = Server(life, Web(sites=1))
+    server = Server(life, Answers(Web(sites=1)).answer)
     server.serve(listener)
     return {"requests": server.requests, "bytes_sent": server.bytes_sent}
 

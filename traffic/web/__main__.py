@@ -22,7 +22,7 @@ from traffic import sockets
 from traffic.emit import clock
 from traffic.program import Life, Parser, Results, Stopped, amount, port, run, whole
 from traffic.web.browser import PER_HOST, Browser, Need, PageLoad
-from traffic.web.server import Server
+from traffic.web.server import Answers, Server
 from traffic.web.site import Site, Web
 
 _PORT, _TLS_PORT = 8080, 8443
@@ -101,7 +101,7 @@ def _serve(options: argparse.Namespace, life: Life, web: Web) -> Results:
         if options.certificate:
             options.certificate.write_bytes(chain)
     life.emit.ready(port=clear.getsockname()[1], tls_port=tls.getsockname()[1] if tls else None)
-    server = Server(life, web, context)
+    server = Server(life, Answers(web).answer, context)
     server.serve(clear, tls)
     return {
         "requests": server.requests,

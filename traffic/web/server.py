@@ -1,4 +1,4 @@
-"""The server of a `Web`: every site by its Host header, in the clear and over TLS.
+"""An HTTP server, and what the sites of a `Web` answer, by their Host header.
 
 Who logs in (POST /login with the right credentials) gets the session cookie; what is asked for
 with that cookie is personal and is filled with marked bytes (`traffic.pattern.HIGH`), everything
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from testbed.errors import TestbedError
@@ -89,8 +89,13 @@ def _blob(path: str) -> Message:
 class Server:
     """Answers on listening sockets, a thread for each connection, until told to stop."""
 
-    def __init__(self, life: Life, web: Web, context: ssl.SSLContext | None = None) -> None:
-        self._life, self._answers, self._context = life, Answers(web), context
+    def __init__(
+        self,
+        life: Life,
+        answer: Callable[[Message], Message],
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._life, self._answer, self._context = life, answer, context
         self.requests = self.bytes_sent = self.bytes_received = self.failed = 0
 
     def serve(self, clear: socket.socket, tls: socket.socket | None = None) -> None:
@@ -130,7 +135,7 @@ class Server:
             self.bytes_received += len(data)
             parser.feed(data)
             while parser.messages:
-                answer = self._answers.answer(parser.messages.popleft()).build()
+                answer = self._answer(parser.messages.popleft()).build()
                 self.requests += 1
                 self.bytes_sent += len(answer)
                 connection.sendall(answer)
