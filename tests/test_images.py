@@ -9,6 +9,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import pytest
 
 from testbed.errors import FeatureError, ParameterError
 from testbed.guests import images
-from testbed.guests.images import compile_modules, initramfs, packages
+from testbed.guests.images import compile_modules, initramfs, packages, recipes, rootfs
 from testbed.guests.images.kernel import bootable
-from testbed.guests.images.recipes import RECIPES
+from testbed.guests.images.recipes import RECIPES, DiskRecipe, recipe
 
 
 def test_an_archive_holds_directories_before_what_is_in_them_and_no_times() -> None:
@@ -166,3 +167,57 @@ def test_pythons_modules_come_with_what_they_import(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(tmp_path / "made")}
     said = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
     assert said.stdout == f"(None, None) {tmp_path}/made/here/__init__.pyc\n"
+
+
+# -- a system on a disk --------------------------------------------------------------------------
+
+
+def test_sources_are_debians_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = """Debian deb http://deb.debian.org/debian/ bookworm main
+Debian deb http://deb.debian.org/debian/ bookworm main
+. nodistro deb https://deb.nodesource.com/node_20.x/ nodistro main
+Debian deb http://deb.debian.org/debian-security/ bookworm-security main
+"""
+    monkeypatch.setattr(packages, "_apt", lambda *command: said)
+    assert packages.sources() == (
+        "deb http://deb.debian.org/debian/ bookworm main\n"
+        "deb http://deb.debian.org/debian-security/ bookworm-security main\n"
+    )
+    monkeypatch.setattr(packages, "_apt", lambda *command: "")
+    with pytest.raises(FeatureError, match="no lists of Debian's packages; apt-get update"):
+        packages.sources()
+
+
+def test_the_disk_has_what_the_project_installs(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = recipe("full")
+    assert isinstance(full, DiskRecipe)
+    assert {"iproute2", "openvswitch-switch", "openssh-server"} <= set(full.installed)
+    before = full.hash
+    monkeypatch.setattr(recipes, "_packages_of_the_project", lambda: ("another",))
+    assert full.hash != before
+    monkeypatch.undo()
+    monkeypatch.setattr(recipes, "_SETUP", Path("/nonexistent/setup.sh"))
+    with pytest.raises(FeatureError, match=r"setup.sh does not say .*; build it from a checkout"):
+        images.build("full")
+
+
+def test_files_are_added_to_the_root_without_times_and_owners(tmp_path: Path) -> None:
+    for name in ("kernel/fs/ext4.ko", "kernel/drivers/gpu/drm.ko", "kernel/drivers/gpus"):
+        (tmp_path / "modules" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "modules" / name).write_text(name)
+    archive = tmp_path / "root.tar"
+    rootfs.add(archive, tmp_path / "modules", "./lib", without=("drivers/gpu",))
+    with tarfile.open(archive) as made:
+        assert made.getnames() == [
+            *("./lib/kernel", "./lib/kernel/drivers", "./lib/kernel/drivers/gpus"),
+            *("./lib/kernel/fs", "./lib/kernel/fs/ext4.ko"),
+        ]
+        entry = made.getmember("./lib/kernel/fs/ext4.ko")
+        assert (entry.uid, entry.gid, entry.mtime, entry.uname) == (0, 0, 0, "root")
+
+
+def test_without_the_tools_for_disks_their_packages_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rootfs.shutil, "which", lambda program, path: program == "mke2fs")
+    assert rootfs.missing().endswith("; apt-get install mmdebstrap qemu-utils")

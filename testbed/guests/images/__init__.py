@@ -2,8 +2,12 @@
 
     recipes     what goes into each image
     packages    Debian packages as apt serves them, unpacked in the cache and never installed
+    building    from a recipe to an image
     assembly    programs with their libraries, and kernel modules, picked out of packages
+    kernel      the file that a guest's kernel starts from
+    python      Python's standard library, or as much of it as is asked for
     initramfs   the archive that a guest's first root file system travels in
+    rootfs      a whole system on a disk
     store       images in the cache, each under the hash of all that went into it
 
 Building needs apt's lists and the network; using an image needs neither.  The same recipe and
@@ -15,7 +19,8 @@ from __future__ import annotations
 import shutil
 
 from testbed.errors import FeatureError
-from testbed.guests.images import assembly, packages, store
+from testbed.guests.images import assembly, store
+from testbed.guests.images.building import build
 from testbed.guests.images.recipes import recipe
 from testbed.guests.images.store import Image
 
@@ -38,21 +43,3 @@ def find(name: str = "micro") -> Image:
     image = store.newest(name, recipe(name))
     assert image is not None
     return image
-
-
-def build(name: str = "micro") -> Image:
-    """Build the image, or find it built of the packages that apt serves now.
-
-    Raises `FeatureError` where a package cannot be had or lacks what the recipe wants of it.
-    """
-    wanted = recipe(name)
-    if not shutil.which("depmod", path=assembly.SBIN):
-        raise FeatureError("depmod is not installed", remedy="apt-get install kmod")
-    chosen = packages.resolve([packages.kernel(wanted.flavour), *wanted.packages, *wanted.tools])
-    place = store.place(name, wanted, chosen)
-    if not place.is_dir():
-        kernel, *trees = (packages.unpacked(package) for package in chosen)
-        store.write(
-            place, name, wanted, lambda folder: assembly.write(folder, wanted, kernel, trees)
-        )
-    return store.use(place)

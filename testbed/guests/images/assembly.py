@@ -63,7 +63,8 @@ def _programs(recipe: Recipe, trees: list[Path]) -> Iterator[initramfs.Entry]:
         yield from _with_libraries(f"{_LIBRARIES[0]}/{path.name}", path, trees)
     if "dash" in names:
         yield initramfs.link("bin/sh", "dash")
-    yield from _applets(_in_trees(trees, "bin/busybox"), {*names, "sh", *_NO_LINKS})
+        names["sh"] = "bin/sh"
+    yield from _applets(_in_trees(trees, "bin/busybox"), {*names, *_NO_LINKS})
     if recipe.python:
         yield from _python(recipe, trees)
 

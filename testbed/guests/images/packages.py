@@ -12,8 +12,11 @@ from pathlib import Path
 from testbed import cache
 from testbed.errors import FeatureError
 
+_URI = re.compile(r"^'\S+' (\S+_\S+_\S+)\.deb \d+ (\S+)$", re.MULTILINE)
+_BASE = ("?essential", "?priority(required)")  # of every system
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, order=True)
 class Package:
     """A package as apt would download it."""
 
@@ -54,12 +57,29 @@ def resolve(names: Iterable[str]) -> list[Package]:
     """What apt would download, in the order of `names`."""
     wanted = list(names)
     said = _apt("apt-get", "download", "--print-uris", *wanted)
-    found = re.findall(r"^'\S+' (\S+_\S+_\S+)\.deb \d+ (\S+)$", said, re.MULTILINE)
-    packages = {package.name: package for package in (Package(*fields) for fields in found)}
+    found = (Package(*fields) for fields in _URI.findall(said))
+    packages = {package.name: package for package in found}
     absent = [name for name in wanted if name not in packages]
     if absent:
         raise FeatureError(f"apt serves no {', '.join(absent)}", remedy="apt-get update")
     return [packages[name] for name in wanted]
+
+
+def closure(names: Iterable[str]) -> list[Package]:
+    """What apt would install of `names`, with all they depend on, where nothing is installed."""
+    nothing = ("-o", "Dir::State::status=/dev/null", "-o", "APT::Install-Recommends=0")
+    said = _apt("apt-get", *nothing, "-qq", "--print-uris", "install", *_BASE, *names)
+    return sorted(Package(*fields) for fields in _URI.findall(said))
+
+
+def sources() -> str:
+    """apt's sources of the distribution, without those of anybody else, as for sources.list."""
+    fields = "$(ORIGIN) deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
+    said = _apt("apt-get", "indextargets", "--format", fields, "Created-By: Packages")
+    lines = dict.fromkeys(re.findall(r"^Debian (deb .*)$", said, re.MULTILINE))
+    if not lines:
+        raise FeatureError("apt has no lists of Debian's packages", remedy="apt-get update")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def unpacked(package: Package) -> Path:

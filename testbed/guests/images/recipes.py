@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.errors import ParameterError
+from testbed.errors import FeatureError, ParameterError
 
 FILES = Path(__file__).parents[1] / "files"
+FULL = Path(__file__).with_name("full")
+_SETUP = Path(__file__).parents[3] / "setup.sh"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,70 @@ class Recipe:
         return hashlib.sha256(repr(self).encode() + (FILES / self.init).read_bytes()).hexdigest()
 
 
-def recipe(name: str) -> Recipe:
+@dataclass(frozen=True)
+class DiskRecipe:
+    """An image with a disk: a root file system of Debian's with packages installed in it.
+
+    `boot` finds the disk and starts the system on it, which is what `system` names and what
+    setup.sh installs, with all that they depend on.  `customize` is shell that is run when they
+    are installed, with the root as $1.  The files below FULL are added, and the kernel's modules
+    but for those in the folders `without`.
+    """
+
+    purpose: str
+    least_mb: int
+    boot: Recipe
+    system: tuple[str, ...]
+    customize: str
+    without: tuple[str, ...]
+    disk_gb: int
+    version: int = 1  # to be raised when rootfs.py puts something else together
+
+    @property
+    def flavour(self) -> str:
+        """The kernel's."""
+        return self.boot.flavour
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Of what boots; what is installed is not among them."""
+        return self.boot.packages
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Of what boots."""
+        return self.boot.tools
+
+    @property
+    def installed(self) -> tuple[str, ...]:
+        """The packages that are asked for; what these depend on is not among them.
+
+        Raises `FeatureError` where setup.sh is not there to tell.
+        """
+        return (*self.system, *_packages_of_the_project())
+
+    @property
+    def hash(self) -> str:
+        """Of the recipe, without the packages' content."""
+        added = sorted((str(path), path.read_bytes()) for path in FULL.rglob("*") if path.is_file())
+        parts = (self, self.boot.hash, self.installed, added)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _packages_of_the_project() -> tuple[str, ...]:
+    text = _SETUP.read_text() if _SETUP.is_file() else ""
+    found = re.search(r'^PACKAGES="([^"]*)"', text, re.MULTILINE)
+    if found is None:
+        raise FeatureError(
+            f"{_SETUP} does not say what the testbed takes", remedy="build it from a checkout"
+        )
+    return tuple(found[1].split())
+
+
+AnyRecipe = Recipe | DiskRecipe
+
+
+def recipe(name: str) -> AnyRecipe:
     """The recipe of the image called `name`; `ParameterError` where there is none."""
     if name not in RECIPES:
         raise ParameterError(f"no image is called {name}", remedy=f"one of {', '.join(RECIPES)}")
@@ -60,7 +126,18 @@ _MODULES = (
 )
 _IN_NF_TABLES = ("nft_objref",)  # since Linux 6.2
 
-RECIPES = {
+# The project starts switches of its own, and nothing is done behind a measurement's back.
+_CUSTOMIZE = """
+chroot "$1" useradd --create-home --shell /bin/bash --uid 1000 vagrant
+echo "vagrant ALL=(ALL) NOPASSWD: ALL" >"$1/etc/sudoers.d/vagrant"
+chroot "$1" systemctl -q enable systemd-networkd
+chroot "$1" systemctl -q disable openvswitch-switch openvswitch-testcontroller
+chroot "$1" systemctl -q mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \\
+    e2scrub_all.timer e2scrub_reap.service fstrim.timer
+rm -f "$1"/etc/ssh/ssh_host_*
+"""
+
+RECIPES: dict[str, AnyRecipe] = {
     "function": Recipe(
         purpose="nftables between interfaces: what a network function in a machine needs",
         least_mb=88,
@@ -100,5 +177,29 @@ RECIPES = {
             *("zipfile", "zlib"),
         ),
         init="init",
+    ),
+    "full": DiskRecipe(
+        purpose="a system in which the testbed runs: all it takes of Debian, under systemd",
+        least_mb=384,
+        boot=Recipe(
+            purpose="finds the disk of full",
+            least_mb=384,
+            flavour="amd64",  # has netem, VRF, MPLS, Open vSwitch and mac80211_hwsim
+            packages=("busybox-static", "libc6"),
+            programs=("bin/busybox",),
+            modules=("virtio_pci", "virtio_blk", "ext4"),
+            init="init-disk",
+        ),
+        system=(
+            *("apt", "ca-certificates", "dbus", "kmod", "libpam-systemd", "netbase", "procps"),
+            *("openssh-server", "python3", "python3-venv", "rsync", "sudo", "systemd-resolved"),
+            *("systemd-sysv", "udev"),
+        ),
+        customize=_CUSTOMIZE,
+        without=(
+            *(f"drivers/{name}" for name in ("gpu", "iio", "infiniband", "media", "staging")),
+            "sound",
+        ),
+        disk_gb=10,
     ),
 }

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from testbed import cache
 from testbed.guests.images.packages import Package
-from testbed.guests.images.recipes import Recipe
+from testbed.guests.images.recipes import AnyRecipe
 
 
 @dataclass(frozen=True)
 class Image:
     """A built image: `kernel` and `initrd` are files, `release` is the kernel's.
 
-    With less than `least_mb` of memory it does not boot.
+    `disk` (qcow2) is a root file system, of images that have one.  It is not to be written to:
+    a machine's own layer goes over it.  With less than `least_mb` of memory it does not boot.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Image:
     initrd: Path
     release: str
     least_mb: int = 128
+    disk: Path | None = None
 
     def describe(self) -> str:
         """Name, kernel and size in words."""
@@ -33,17 +35,18 @@ class Image:
 
     @property
     def size(self) -> int:
-        """Bytes of both files."""
-        return self.kernel.stat().st_size + self.initrd.stat().st_size
+        """Bytes that its files occupy."""
+        files = [file for file in (self.kernel, self.initrd, self.disk) if file]
+        return sum(file.stat().st_blocks * 512 for file in files)
 
 
-def place(name: str, recipe: Recipe, packages: Sequence[Package]) -> Path:
+def place(name: str, recipe: AnyRecipe, packages: Sequence[Package]) -> Path:
     """Where the image of these parts is, or will be."""
     key = hashlib.sha256(f"{recipe.hash} {packages!r}".encode()).hexdigest()
     return _folder() / f"{name}-{key[:16]}"
 
 
-def write(place: Path, name: str, recipe: Recipe, fill: Callable[[Path], str]) -> None:
+def write(place: Path, name: str, recipe: AnyRecipe, fill: Callable[[Path], str]) -> None:
     """Have `fill` put the image's files into a folder, which becomes `place` when it succeeded.
 
     `fill` returns the kernel's release.
@@ -68,7 +71,7 @@ def use(place: Path) -> Image:
     return _read(place)
 
 
-def newest(name: str, recipe: Recipe) -> Image | None:
+def newest(name: str, recipe: AnyRecipe) -> Image | None:
     """The image used or built last that this very recipe made."""
     facts = sorted(_folder().glob(f"{name}-*/image.json"), key=lambda path: path.stat().st_mtime)
     for path in reversed(facts):
@@ -79,8 +82,14 @@ def newest(name: str, recipe: Recipe) -> Image | None:
 
 def _read(place: Path) -> Image:
     facts = json.loads((place / "image.json").read_text())
+    disk = place / "disk"
     return Image(
-        facts["name"], place / "kernel", place / "initrd", facts["release"], facts["least_mb"]
+        name=facts["name"],
+        kernel=place / "kernel",
+        initrd=place / "initrd",
+        release=facts["release"],
+        least_mb=facts["least_mb"],
+        disk=disk if disk.exists() else None,
     )
 
 
