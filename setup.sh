@@ -11,7 +11,7 @@ openvswitch-testcontroller slirp4netns ffmpeg libopenh264-7 libyuv0
 mininet bridge-utils net-tools"
 PROGRAMS="ip ping nft tcpdump tshark iperf3 mptcpize ovs-vswitchd ffmpeg"
 WANTED=${1:-}
-[ "$WANTED" != vm ] || PACKAGES="$PACKAGES qemu-system-x86 busybox-static kmod"
+[ "$WANTED" != vm ] || PACKAGES="$PACKAGES qemu-system-x86 qemu-utils busybox-static kmod mmdebstrap"
 PYTHON=${PYTHON:-python3}
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 

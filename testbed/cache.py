@@ -57,7 +57,11 @@ def debian_package(package: str, into: Path) -> None:
         _run(["apt-get", "download", "-q", package], package, cwd=work)
         (archive,) = Path(work).glob("*.deb")
         _run(["dpkg", "-x", str(archive), f"{work}/tree"], package)
-        Path(work, "tree").rename(into)
+        try:
+            Path(work, "tree").rename(into)
+        except OSError:  # somebody else was quicker
+            if not into.is_dir():
+                raise
 
 
 def _run(command: list[str], what: str, cwd: str | None = None) -> None:

@@ -21,25 +21,35 @@ import shutil
 from testbed.errors import FeatureError
 from testbed.guests.images import assembly, store
 from testbed.guests.images.building import build
-from testbed.guests.images.recipes import recipe
+from testbed.guests.images.recipes import RECIPES, recipe
 from testbed.guests.images.store import Image
 
-__all__ = ["Image", "build", "find", "missing"]
+__all__ = ["RECIPES", "Image", "build", "find", "how_to_build", "missing"]
 
 
-def missing(name: str = "micro") -> str:
-    """What lacks for guests with this image ("" if nothing does), with the way to get it."""
+def missing(name: str = "micro", kernel: str = "") -> str:
+    """What lacks for guests with this image ("" if nothing does), with the way to get it.
+
+    `kernel` is what `build` was given.
+    """
     if not shutil.which("qemu-system-x86_64", path=assembly.SBIN):
         return "not installed: qemu-system-x86; apt-get install qemu-system-x86"
-    lacks = store.newest(name, recipe(name)) is None
-    return f"the image {name} is not built; testbed image build {name}" if lacks else ""
+    if store.newest(name, recipe(name), kernel):
+        return ""
+    how = how_to_build(name, kernel)
+    return f"the image {name}{f' with Linux {kernel}' if kernel else ''} is not built; {how}"
 
 
-def find(name: str = "micro") -> Image:
+def how_to_build(name: str, kernel: str = "") -> str:
+    """The command that builds an image."""
+    return f"testbed image build {name}" + (f" --kernel {kernel}" if kernel else "")
+
+
+def find(name: str = "micro", kernel: str = "") -> Image:
     """The image called `name`; `FeatureError` where it or QEMU is missing."""
-    if lacks := missing(name):
+    if lacks := missing(name, kernel):
         what, _semicolon, remedy = lacks.partition("; ")
         raise FeatureError(f"no guest: {what}", remedy=remedy)
-    image = store.newest(name, recipe(name))
+    image = store.newest(name, recipe(name), kernel)
     assert image is not None
     return image

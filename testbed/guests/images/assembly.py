@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import re
 import subprocess
@@ -21,7 +22,7 @@ _RECIPES = "testbed/guests/images/recipes.py"
 
 
 def write(folder: Path, recipe: Recipe, kernel: Path, trees: list[Path]) -> str:
-    """Write the files `kernel` and `initrd` into `folder`; the kernel's release.
+    """Write the files `kernel`, `initrd` and maybe `hypervisor` into `folder`; kernel's release.
 
     `kernel` is the tree of the kernel's package, `trees` are those of the others.
     """
@@ -30,6 +31,9 @@ def write(folder: Path, recipe: Recipe, kernel: Path, trees: list[Path]) -> str:
     (folder / "kernel").write_bytes(bootable(image.read_bytes()))
     entries = [*_base(recipe), *_programs(recipe, trees), *_modules(recipe, kernel, release)]
     (folder / "initrd").write_bytes(_packed(initramfs.archive(entries), trees))
+    if recipe.hypervisor:
+        packed = _in_trees(trees, recipe.hypervisor).read_bytes()
+        (folder / "hypervisor").write_bytes(gzip.decompress(packed))
     return release
 
 
@@ -48,7 +52,8 @@ def _base(recipe: Recipe) -> Iterator[initramfs.Entry]:
         yield initramfs.directory(path)
     yield initramfs.link("usr", ".")  # so that /usr/bin and /usr/lib are there too
     yield initramfs.character_device("dev/console", 5, 1)
-    yield initramfs.file("init", (FILES / recipe.init).read_bytes(), executable=True)
+    for path, name in (("init", recipe.init), *recipe.files):
+        yield initramfs.file(path, (FILES / name).read_bytes(), executable=True)
 
 
 def _programs(recipe: Recipe, trees: list[Path]) -> Iterator[initramfs.Entry]:

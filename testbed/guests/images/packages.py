@@ -82,11 +82,20 @@ def sources() -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def unpacked_ones() -> list[Path]:
+    """Folders of all that `unpacked` fetched."""
+    return sorted(_folder().glob("*"))
+
+
 def unpacked(package: Package) -> Path:
     """The package's content as a folder in the cache, fetched if need be."""
-    tree = cache.folder() / "debian" / package.file
+    tree = _folder() / package.file
     cache.debian_package(f"{package.name}={package.version}", tree)
     return tree
+
+
+def _folder() -> Path:
+    return cache.folder() / "debian"
 
 
 def _apt(*command: str) -> str:

@@ -33,12 +33,16 @@ class Recipe:
     optional_modules: tuple[str, ...] = ()  # of some kernels, and part of others
     libraries: tuple[str, ...] = ()  # that programs load when they run
     python: tuple[str, ...] = ()  # modules of the standard library, with all that these import
-    version: int = 2  # to be raised when assembly.py puts something else together
+    files: tuple[tuple[str, str], ...] = ()  # (path in the image, file in FILES), executable
+    hypervisor: str = ""  # what boots below the kernel, in a package and packed by gzip
+    version: int = 3  # to be raised when assembly.py puts something else together
 
     @property
     def hash(self) -> str:
         """Of the recipe, without the packages' content."""
-        return hashlib.sha256(repr(self).encode() + (FILES / self.init).read_bytes()).hexdigest()
+        names = (self.init, *(name for _path, name in self.files))
+        contents = (FILES.joinpath(name).read_bytes() for name in names)
+        return hashlib.sha256(b"\0".join((repr(self).encode(), *contents))).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,6 @@ from testbed.guests.images import packages
 from testbed.guests.images.assembly import SBIN
 from testbed.guests.images.recipes import FULL, DiskRecipe
 
-Progress = Callable[[str, float], None]  # what is done, and how much of it
-
 _PROGRAMS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils"}
 _WITHOUT = ("man", "doc", "locale")  # of /usr/share
 _LINES_OF_A_PACKAGE = 3  # "Get:", "Unpacking", "Setting up"
@@ -47,11 +45,16 @@ def missing() -> str:
 
 
 def write(
-    folder: Path, recipe: DiskRecipe, kernel: Path, expected: int, progress: Progress
+    folder: Path,
+    recipe: DiskRecipe,
+    kernel: Path,
+    expected: int,
+    progress: Callable[[str, float], None],
 ) -> None:
     """Write `disk` (qcow2) into `folder`, with the modules of the unpacked package `kernel`.
 
-    `expected` is how many packages will be installed.
+    `expected` is how many packages will be installed; `progress` is told what is done, and how
+    much of it (0 to 1).
     """
     with tempfile.TemporaryDirectory(dir=folder) as work:
         archive, disk = Path(work, "root.tar"), Path(work, "disk")
