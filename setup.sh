@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")"
 
 PACKAGES="iproute2 iputils-ping nftables tcpdump tshark iperf3 mptcpize openvswitch-switch
-openvswitch-testcontroller slirp4netns ffmpeg libopenh264-7 libyuv0
+openvswitch-testcontroller slirp4netns ffmpeg libopenh264-7 libyuv0 openssh-server
 mininet bridge-utils net-tools"
 PROGRAMS="ip ping nft tcpdump tshark iperf3 mptcpize ovs-vswitchd ffmpeg"
 WANTED=${1:-}
@@ -59,6 +59,8 @@ install_packages() {
     as_root apt-get update -q >"$log" 2>&1 || { tail -n 5 "$log" >&2; fail "apt-get update failed"; }
     install_quietly "$missing" || { tail -n 5 "$log" >&2; fail "apt-get install failed"; }
     rm -f "$log"
+    # tests start an SSH server of their own; the machine's need not be one
+    case " $missing" in *" openssh-server "*) as_root systemctl -q disable ssh.service || true ;; esac
 }
 
 check_programs() {

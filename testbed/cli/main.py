@@ -17,7 +17,7 @@ import click
 from testbed import __version__
 from testbed.errors import TestbedError
 
-_COMMANDS = {
+COMMANDS = {
     "bench": "testbed.cli.bench",
     "compare": "testbed.cli.report",
     "doctor": "testbed.cli.doctor",
@@ -31,6 +31,7 @@ _COMMANDS = {
     "show": "testbed.cli.run",
     "sweep": "testbed.cli.run",
     "topo": "testbed.cli.topo",
+    "vm": "testbed.cli.vm",
     "vnf": "testbed.cli.vnf",
 }
 
@@ -40,13 +41,13 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in alphabetical order."""
-        return sorted(_COMMANDS)
+        return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command called `cmd_name`."""
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(_COMMANDS[cmd_name])
+        module = importlib.import_module(COMMANDS[cmd_name])
         found: click.Command = next(c for c in module.commands if c.name == cmd_name)
         return found
 

@@ -172,6 +172,8 @@ def _provenance(bundle: Bundle) -> list[tuple[str, str]]:
     commit = revision.get("commit", "not from a git checkout")
     if revision.get("changed_files"):
         commit += f" and {revision['changed_files']} files changed since"
+    remote = machine.get("remote")
+    where = f"{remote['name']} ({remote['provider']}, {remote['address']})" if remote else ""
     engines = dict.fromkeys(f"{each['engine']}: {each['why']}" for each in run["engines"])
     return [
         ("Command", " ".join(run["command"])),
@@ -179,6 +181,7 @@ def _provenance(bundle: Bundle) -> list[tuple[str, str]]:
         ("Seed", str(run["seed"])),
         ("Link engines", "; ".join(engines) or "none was needed"),
         ("Revision", commit),
+        *((("Ran on", where),) if where else ()),
         ("Machine", f"{machine['cpus']} processors, {machine['cpu']}, "
          f"{machine['memory_bytes'] / 2**30:.1f} GiB"
          + (", virtual" if machine["virtual"] else "")),

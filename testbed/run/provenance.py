@@ -13,6 +13,7 @@ from typing import Any
 
 from testbed.errors import KernelError
 from testbed.kernel.namespaces import sysctl
+from testbed.remote.project import MACHINE, REVISION, note
 
 _DISTRIBUTION = "liquidnet"
 _SYSCTLS = (
@@ -30,9 +31,14 @@ _SYSCTLS = (
 
 
 def machine() -> dict[str, Any]:
-    """Kernel, processor, memory and the operating system, as far as they bear on results."""
+    """Kernel, processor, memory and the operating system, as far as they bear on results.
+
+    On a machine that `testbed vm` works on, "remote" says which that is.
+    """
     system = os.uname()
+    remote = note(MACHINE)
     return {
+        **({"remote": remote} if remote else {}),
         "kernel": f"{system.sysname} {system.release} {system.machine}",
         "kernel_build": system.version,
         "cpu": _cpu_model(),
@@ -58,7 +64,12 @@ def packages() -> dict[str, str]:
 
 
 def revision() -> dict[str, Any]:
-    """Git revision of the code that runs, and whether files differ from it; {} if not in git."""
+    """Git revision of the code that runs, and whether files differ from it; {} if not known.
+
+    A copy of the project on another machine knows it of a note.
+    """
+    if noted := note(REVISION):
+        return noted
     folder = Path(__file__).parent
     head = _git(folder, "rev-parse", "HEAD")
     if head is None:
