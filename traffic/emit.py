@@ -42,9 +42,10 @@ class Emitter:
             {"kind": "sample", "time": round(at, 6), "metric": metric, "value": value, "unit": unit}
         )
 
-    def event(self, name: str, /, **data: Any) -> None:
-        """Something happened, now."""
-        self._write({**data, "kind": "event", "time": round(clock(), 6), "name": name})
+    def event(self, name: str, /, *, time_s: float | None = None, **data: Any) -> None:
+        """Something happened; `time_s` defaults to now."""
+        at = clock() if time_s is None else time_s
+        self._write({**data, "kind": "event", "time": round(at, 6), "name": name})
 
     def ready(self, **data: Any) -> None:
         """The program does from here on what it was started for."""

@@ -9,7 +9,7 @@ media time), when it was announced.
 from __future__ import annotations
 
 import argparse
-import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -122,9 +122,10 @@ class Encoder:
 
     def __exit__(self, *_exception: object) -> None:
         self._process.kill()
-        _pid, _status, usage = os.wait4(self._process.pid, 0)
-        self._process.returncode = 0  # it was waited for here, to know what it took
-        self.cpu_s = usage.ru_utime + usage.ru_stime
+        self._process.wait()
+        self._errors.close()
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.cpu_s = usage.ru_utime + usage.ru_stime  # the program has no other children
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ class Player:
         self._view = _view() if options.display else None
         self._connection: Connection | None = None
         self._connect_at = -math.inf
-        self._broken = ""
+        self._broken = ""  # why, until a byte comes again
         self._counts = {"reports": 0, "connections": 0, "breaks": 0, "frames": 0, "shown": 0}
         self._bytes = 0  # over earlier connections
         self._decode_s = 0.0
@@ -138,23 +138,21 @@ class Player:
         self._connection = Connection(self._host, self._port, now, mptcp=self._options.mptcp)
 
     def _judge_silence(self, connection: Connection, now: float) -> None:
-        silent_s = now - connection.progress_s
-        waiting = connection.waiting or not connection.ready
-        if not waiting or silent_s < self._options.timeout:
-            self._broken = ""
+        if connection.ready or now - connection.progress_s < self._options.timeout:
             return
         why = f"no byte for {self._options.timeout:g} s"
         if self._options.reconnect:
             raise PeerVanished(why)
         if not self._broken:  # said once; should it revive, all goes on
-            self._counts["breaks"] += 1
-            self._broken = why
-            self._life.emit.event("connection broken", reason=why)
+            self._say_broken(why)
 
-    def _lose(self, why: str) -> None:
+    def _say_broken(self, why: str) -> None:
         self._counts["breaks"] += 1
         self._broken = why
         self._life.emit.event("connection broken", reason=why)
+
+    def _lose(self, why: str) -> None:
+        self._say_broken(why)
         self.session.lost()
         if self._connection is not None:
             self._bytes += self._connection.received
@@ -168,10 +166,8 @@ class Player:
         connection = self._connection
         poller = select.poll()
         if connection is not None:
-            poller.register(
-                connection.fileno(),
-                select.POLLIN | (select.POLLOUT if connection.writing else 0),
-            )
+            events = select.POLLIN | (select.POLLOUT if connection.writing else 0)
+            poller.register(connection.fileno(), events)
             if connection.ready:
                 until = min(until, self.session.wake_s)
         ready = poller.poll(max(0.0, until - clock()) * 1000)
@@ -187,6 +183,7 @@ class Player:
 
     def _read(self, connection: Connection) -> None:
         answer = connection.read(clock())
+        self._broken = ""
         if answer is not None:
             self.session.arrived(clock(), answer.status, answer.body)
 
@@ -248,7 +245,7 @@ class Player:
     def _tell(self, now: float) -> None:
         self._counts["reports"] += 1
         report = self.report(now)
-        self._life.emit.event(EVENT, **report)
+        self._life.emit.event(EVENT, time_s=now, **report)
         if self._view is not None:
             self._view.tell(report)
 
