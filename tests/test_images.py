@@ -221,3 +221,16 @@ def test_without_the_tools_for_disks_their_packages_are_named(
 ) -> None:
     monkeypatch.setattr(rootfs.shutil, "which", lambda program, path: program == "mke2fs")
     assert rootfs.missing().endswith("; apt-get install mmdebstrap qemu-utils")
+
+
+def test_an_ordinary_user_needs_ids_for_the_owners_of_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(rootfs.shutil, "which", lambda program, path: program)
+    monkeypatch.setattr(rootfs, "_SUBORDINATE", tmp_path / "subuid")
+    (tmp_path / "subuid").write_text("annabel:100000:65536\n")
+    monkeypatch.setattr(rootfs.getpass, "getuser", lambda: "anna")
+    monkeypatch.setattr(rootfs.os, "geteuid", lambda: 1000)
+    assert rootfs.missing().startswith("anna has no subordinate user ids; usermod --add-subuids")
+    (tmp_path / "subuid").write_text("annabel:100000:65536\nanna:165536:65536\n")
+    assert rootfs.missing() == ""

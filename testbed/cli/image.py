@@ -35,15 +35,13 @@ def build(name: str, kernel: str, as_json: bool) -> None:
     from testbed.cli._steps import steps
     from testbed.guests import images
     from testbed.guests.images import store
-    from testbed.guests.qemu import accelerator
 
     with steps(f"image {name}") as progress:
         built = images.build(name, kernel, progress)
-    why_not = "" if images.missing("function") else accelerator.why_not_kvm()
+    carried = _carried()
     if as_json:
-        return print_json({**_facts(name, built), "kvm": why_not or "yes"})
-    carried = f"guests are translated: {why_not}" if why_not else "KVM carries guests"
-    click.echo(f"{built.describe()}; {carried}")
+        return print_json({**_facts(name, built), "carried": carried})
+    click.echo(f"{built.describe()}; guests are carried by {carried}")
     if old := store.stale():
         click.echo(f"{len(old)} folders of old images; testbed image clean", err=True)
     return None
@@ -114,6 +112,18 @@ def clean(packages: bool, dry_run: bool) -> None:
     if not dry_run:
         freed = store.remove(folders)
         click.echo(f"{len(folders)} folders removed, {freed / 1e6:.0f} MB")
+
+
+def _carried() -> str:
+    """What carries guests here, which is found out by booting one."""
+    from testbed.errors import FeatureError
+    from testbed.guests.qemu import accelerator
+
+    try:
+        why_not = accelerator.why_not_kvm()
+    except FeatureError as error:  # there is no image to try it with
+        return f"what is not known yet: {error.message}"
+    return f"translation (TCG): {why_not}" if why_not else "KVM"
 
 
 def _built(name: str, kernel: str = "") -> Image | None:

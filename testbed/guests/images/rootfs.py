@@ -6,6 +6,7 @@ of mmdebstrap's.  Nothing of this machine but apt's sources gets into it.
 
 from __future__ import annotations
 
+import getpass
 import io
 import os
 import re
@@ -23,6 +24,7 @@ from testbed.guests.images.assembly import SBIN
 from testbed.guests.images.recipes import FULL, DiskRecipe
 
 _PROGRAMS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils"}
+_SUBORDINATE = Path("/etc/subuid")
 _WITHOUT = ("man", "doc", "locale")  # of /usr/share
 _LINES_OF_A_PACKAGE = 3  # "Get:", "Unpacking", "Setting up"
 # in a namespace where the files' owners are kept: standard input and output are archives
@@ -39,9 +41,20 @@ tar -C "$work" -cS disk
 def missing() -> str:
     """What lacks for building one ("" if nothing does), with the way to get it."""
     absent = [name for program, name in _PROGRAMS.items() if not shutil.which(program, path=SBIN)]
-    if not absent:
+    if absent:
+        return f"not installed: {', '.join(absent)}; apt-get install {' '.join(absent)}"
+    return "" if os.geteuid() == 0 else _no_namespace()
+
+
+def _no_namespace() -> str:
+    """Why an ordinary user cannot keep the owners of files ("" if nothing prevents it)."""
+    if not shutil.which("newuidmap", path=SBIN):
+        return "not installed: uidmap; apt-get install uidmap, or be root"
+    user = getpass.getuser()
+    if re.search(rf"^({re.escape(user)}|{os.geteuid()}):", _SUBORDINATE.read_text(), re.MULTILINE):
         return ""
-    return f"not installed: {', '.join(absent)}; apt-get install {' '.join(absent)}"
+    ids = "--add-subuids 100000-165535 --add-subgids 100000-165535"
+    return f"{user} has no subordinate user ids; usermod {ids} {user}, or be root"
 
 
 def write(

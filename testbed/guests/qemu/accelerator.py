@@ -15,7 +15,7 @@ from pathlib import Path
 
 from testbed import cache
 from testbed.errors import TestbedError
-from testbed.guests.images import find
+from testbed.guests.images import Image, find, missing
 from testbed.guests.machine import Machine
 from testbed.guests.qemu.command import QEMU
 from testbed.guests.qemu.vm import QemuVm
@@ -57,17 +57,18 @@ def _circumstances() -> str:
 
 
 def _probe() -> str:
+    image = find("micro" if missing("function") else "function")
     try:
-        in_new_thread(lambda: asyncio.run(_boot()))  # the caller may be in a loop of its own
+        in_new_thread(lambda: asyncio.run(_boot(image)))  # the caller may be in a loop of its own
     except TestbedError as error:
         return f"no guest boots on it: {error.message}"
     return ""
 
 
-async def _boot() -> None:
+async def _boot(image: Image) -> None:
     here = NetworkNamespace.current()
     try:
-        machine = Machine(find("function"), name="probe", accelerator="kvm")
+        machine = Machine(image, name="probe", accelerator="kvm")
         async with await QemuVm.start(machine, here) as vm:
             await vm.ready(_PROBE_LIMIT_S)
     finally:
