@@ -14,7 +14,7 @@ from guests_lab import PORTS, Conversation, Platforms, prepare, running, steer
 
 from testbed import doctor
 from testbed.errors import ExperimentError, ParameterError
-from testbed.guests import QemuVm, VmFunction
+from testbed.guests import MigrationOptions, QemuVm, VmFunction
 from testbed.network import Network
 from testbed.sandbox import Sandbox
 
@@ -80,7 +80,9 @@ def test_a_migration_that_fails_leaves_the_guest_where_it_was() -> None:
             conversation = await Conversation.start(net)
             source = function.vm
             with pytest.raises(ExperimentError, match=r"not done after 0 s \(it goes on where"):
-                await function.migrate(net["p2"].netns, "10.3.0.2", limit_s=0.3)
+                await function.migrate(
+                    net["p2"].netns, "10.3.0.2", options=MigrationOptions(limit_s=0.3)
+                )
             await conversation.exchange(b"still here")
             with pytest.raises(ExperimentError, match=r"migration of vm to 10\.3\.0\.2: .*goes on"):
                 await asyncio.gather(
@@ -134,7 +136,7 @@ def test_what_a_guest_refuses_and_why_it_died_is_said_in_one_line() -> None:
 
 START = """
 import asyncio, sys
-from testbed.guests import Machine, QemuVm, find
+from testbed.guests import MigrationOptions, Machine, QemuVm, find
 from testbed.kernel import NetworkNamespace
 
 async def main():

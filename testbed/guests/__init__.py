@@ -17,13 +17,15 @@ from testbed.guests.backend import Capability, Vm
 from testbed.guests.function import Port, VmFunction
 from testbed.guests.images import Image, build, find, missing
 from testbed.guests.machine import Machine
-from testbed.guests.migration import VmMigrationReport, migrate
+from testbed.guests.migration import Migration, MigrationOptions, VmMigrationReport, migrate
 from testbed.guests.qemu.vm import QemuVm
 
 __all__ = [
     "Capability",
     "Image",
     "Machine",
+    "Migration",
+    "MigrationOptions",
     "Port",
     "QemuVm",
     "Vm",

@@ -17,7 +17,7 @@ from pathlib import Path
 from testbed.errors import TopologyError
 from testbed.guests.images import find
 from testbed.guests.machine import Machine
-from testbed.guests.migration import VmMigrationReport, migrate
+from testbed.guests.migration import MigrationOptions, VmMigrationReport, migrate
 from testbed.guests.qemu import accelerator
 from testbed.guests.qemu.vm import QemuVm
 from testbed.guests.tap import Tap
@@ -132,10 +132,9 @@ class VmFunction:
         namespace: NetworkNamespace,
         address: str,
         *,
+        options: MigrationOptions | None = None,
         on_resume: Callable[[], None] | None = None,
-        downtime_limit_s: float = 0.3,
         log: Path | None = None,
-        limit_s: float = 300.0,
     ) -> VmMigrationReport:
         """Move to another node's namespace, which the memory reaches at `address`.
 
@@ -147,14 +146,7 @@ class VmFunction:
             self.vm.machine, namespace, self.ports, incoming_from=self.vm, log=log
         )
         try:
-            report = await migrate(
-                self.vm,
-                target,
-                address,
-                on_resume=on_resume,
-                downtime_limit_s=downtime_limit_s,
-                limit_s=limit_s,
-            )
+            report = await migrate(self.vm, target, address, options, on_resume=on_resume)
         except BaseException:
             await target.close()
             raise
