@@ -174,12 +174,17 @@ def with_agent(
 async def asked(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """Number of the next command, its script and after it what is given to that."""
     word, *numbers = (await reader.readline()).split()
+    if word == b"do":
+        number, lines = map(int, numbers)
+        script = b"".join([await reader.readline() for _line in range(lines)])
+        return number, script.removesuffix(b"\n")
     assert word == b"run"
     number, size, given = map(int, numbers)
     return number, await reader.readexactly(size + given)
 
 
-def test_a_script_goes_whole_and_what_it_said_comes_back() -> None:
+@pytest.mark.parametrize("times", [1, 500])  # short enough to be read by the line, and not
+def test_a_script_goes_whole_and_what_it_said_comes_back(times: int) -> None:
     async def guest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"0 0 2\nup")
         number, script = await asked(reader)
@@ -187,7 +192,8 @@ def test_a_script_goes_whole_and_what_it_said_comes_back() -> None:
 
     async def use(agent: Agent) -> None:
         assert await agent.ready(5) == "up"
-        assert await agent.run("echo 'ä'\n\n") == "echo 'ä'\n\n"
+        script = "echo 'ä'\n\n" * times
+        assert await agent.run(script) == script
 
     with_agent(guest, use)
 

@@ -1,6 +1,7 @@
 """Commands for the shell in a guest, over its virtio serial port (the guest's side: files/init).
 
     host to guest   run ID SIZE GIVEN\\n  and SIZE bytes of shell, GIVEN bytes for its input
+                    do ID LINES\\n       and these lines of shell: for short ones, sooner done
     guest to host   ID STATUS SIZE\\n  and SIZE bytes of what it said
 
 The guest does one after the other.  Its answer with ID 0 says that it is up.
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from testbed.errors import ExperimentError
 
 READY = 0
+_SHORT = 1000  # bytes: the guest's shell reads a line byte by byte
 
 Answer = tuple[int, str]
 """Status, and what the command said."""
@@ -79,8 +81,7 @@ class Agent:
         async with self._asked.turn:
             number = next(self._asked.numbers)
             self._asked.awaited[number] = asyncio.get_running_loop().create_future()
-            data = script.encode()
-            self._writer.write(f"run {number} {len(data)} {len(given)}\n".encode() + data + given)
+            self._writer.write(_request(number, script.encode(), given))
             return await self._answer(number, limit_s, script)
 
     async def put(self, path: str, data: bytes, *, executable: bool = False) -> None:
@@ -142,3 +143,9 @@ class Agent:
             if not future.done():
                 future.set_exception(ExperimentError(f"guest {self.name} is gone"))
                 future.exception()  # whoever has given up need not be told
+
+
+def _request(number: int, script: bytes, given: bytes) -> bytes:
+    if given or len(script) > _SHORT:
+        return b"run %d %d %d\n" % (number, len(script), len(given)) + script + given
+    return b"do %d %d\n%s\n" % (number, script.count(b"\n") + 1, script)

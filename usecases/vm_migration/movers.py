@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from testbed.guests.migration import migrate
+from testbed.guests.network import prepare
 from testbed.guests.qemu.vm import QemuVm
 from usecases.vm_migration.account import Moved
 from usecases.vm_migration.berths import facing
@@ -49,6 +50,7 @@ class LiveMigration:
     async def move(self, leg: Leg) -> Moved:
         """Migrate it."""
         source, target = self.vm, await self._stage.machines.awaiting(leg.target, self.vm)
+        await prepare(source)
         addressed_s = 0.0
 
         async def resumed() -> None:
@@ -83,6 +85,7 @@ class Cold:
 
     async def move(self, leg: Leg) -> Moved:
         """Suspend it, copy its state, resume it."""
+        await prepare(self.vm)
         net, began_s = self._stage.net, time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             here, there = Path(folder, "suspended"), Path(folder, "copied")

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from testbed.errors import ExperimentError
+from testbed.guests.network import GuestNetwork, readdress
 from testbed.guests.qemu.vm import QemuVm
 from testbed.mptcp.configure import MAX_SUBFLOWS, configure
 from testbed.mptcp.path_manager import PathManager
@@ -80,16 +81,13 @@ class Stage:
         given up, of which the server is told.
         """
         here, there = self.machines.berths[target], self.machines.berths[source]
-        commands = [
-            f"address flush dev {DEVICE}",
-            f"address add {here.address} dev {DEVICE}",
-            f"route add default via {here.gateway}",
-        ]
-        if self.mptcp:
-            commands += [
-                "mptcp endpoint flush",
-                f"mptcp endpoint add {here.ip} dev {DEVICE} subflow",
-                f"mptcp endpoint delete id 0 {there.ip}",
-            ]
-        # one program for all: after a move QEMU translates each anew
-        await vm.run("ip -batch - <<END\n" + "\n".join(commands) + "\nEND\n")
+        await readdress(
+            vm,
+            GuestNetwork(
+                device=DEVICE,
+                address=here.address,
+                gateway=here.gateway,
+                left=there.ip if self.mptcp else "",
+                mptcp=self.mptcp,
+            ),
+        )
