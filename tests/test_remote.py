@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from remote_lab import toy
+from run_lab import tiny, told
 
 from testbed.cli import vm as cli
 from testbed.cli.main import main
@@ -30,6 +31,7 @@ from testbed.remote.keys import KnownHosts, fingerprint, make_pair
 from testbed.remote.machines import Machine
 from testbed.remote.progress import Progress
 from testbed.remote.providers import KINDS, choose, provider, qemu, vagrant
+from testbed.report.publish import publish
 from testbed.run import provenance
 
 
@@ -165,13 +167,18 @@ def test_what_is_no_checkout_is_not_copied(tmp_path: Path) -> None:
         project.entries(tmp_path)
 
 
-def test_runs_on_another_machine_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_on_another_machine_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "remote" not in provenance.machine()
     about = {"name": "m", "provider": "qemu", "address": "root@127.0.0.1:7"}
     notes = {project.MACHINE: about, project.REVISION: {"commit": "abc", "changed_files": 2}}
     monkeypatch.setattr(provenance, "note", notes.get)
     assert provenance.machine()["remote"] == about
     assert provenance.revision() == {"commit": "abc", "changed_files": 2}
+    bundle = told(tmp_path)
+    assert bundle.run["machine"]["remote"] == about
+    page = publish(tiny(), bundle).report.read_text()
+    for words in ("m (qemu, root@127.0.0.1:7)", "abc and 2 files changed since"):
+        assert words in page
 
 
 # -- what comes back -----------------------------------------------------------------------------
@@ -443,7 +450,9 @@ def test_results_elsewhere_are_refused(path: str) -> None:
         cli.places(["run", "x", "--results", path], Path("/p"), Path("/p"))
 
 
-def test_list_and_status_tell_of_machines(testbed: Command) -> None:
+def test_list_and_status_tell_of_machines(
+    testbed: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert testbed("list") == (0, "", "")
     assert testbed("list", "--json")[1].strip() == "[]"
     made("lab")
@@ -452,6 +461,13 @@ def test_list_and_status_tell_of_machines(testbed: Command) -> None:
     assert (status, facts["name"], facts["provider"]) == (0, "lab", "host")
     assert facts["state"].startswith("not reached")
     assert testbed("list")[1].startswith("lab  host  not reached")
+    made("wall", "vagrant")
+    monkeypatch.setenv("PATH", "/nowhere")
+    first, second = testbed("list")[1].splitlines()
+    assert first.startswith("lab  host  not reached")
+    assert second.startswith(
+        "wall  vagrant  not known: vagrant: No such file or directory; apt-get"
+    )
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from testbed.remote import command, project, transfer, wheels
 from testbed.remote.command import Captured
 from testbed.remote.connection import Connection
 from testbed.remote.keys import KnownHosts, make_pair
+from testbed.remote.progress import Progress
 from testbed.remote.session import LinkLost
 
 pytestmark = [pytest.mark.live, needs_sshd]
@@ -342,6 +343,28 @@ def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(MachineError, match="there: disk full"):
             send(connection, root)
         assert not list((server.home / "copy").glob(".large.part"))
+
+
+def test_results_that_were_cut_off_on_their_way_come_again(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+
+    class Cut(Progress):
+        def moved(self, done: int, total: int) -> None:
+            raise LinkLost("cut")
+
+    with there(tmp_path) as (server, connection):
+        run_there = server.home / "copy" / "results" / "case" / "1"
+        (server.home / "copy" / ".remote").mkdir(parents=True)
+        run_there.mkdir(parents=True)
+        (run_there / "certificate.json").write_text("{}")
+        (run_there / "run.json").write_text(json.dumps({"machine": {"remote": {"name": "there"}}}))
+        with pytest.raises(LinkLost):
+            transfer.bring(connection, "~/copy", ["results"], here, progress=Cut())
+        assert [path.name for path in (here / "results" / "case" / "1").iterdir()] == ["run.json"]
+        transfer.bring(connection, "~/copy", ["results"], here)
+        (run,) = (here / "results" / "case").iterdir()
+        assert (run / "certificate.json").read_text() == "{}"
 
 
 def test_only_new_results_come_back(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from testbed.cli._terminal import print_json
-from testbed.errors import ParameterError, UserError
+from testbed.errors import ParameterError, TestbedError, UserError
 
 if TYPE_CHECKING:
     from testbed.remote.address import Address
@@ -149,11 +149,11 @@ def down(name: str, destroy: bool) -> None:
 def _facts(machine: Machine) -> dict[str, Any]:
     from testbed.remote.providers import provider
 
-    return {
-        **machine.about,
-        "state": provider(machine).state(),
-        "options": machine.options,
-    }
+    try:
+        state = provider(machine).state()
+    except TestbedError as error:  # one that cannot be asked must not hide the others
+        state = f"not known: {error}"
+    return {**machine.about, "state": state, "options": machine.options}
 
 
 @vm.command("list")

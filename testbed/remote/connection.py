@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import socket
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,8 @@ def _transport(address: Address, name: str, limit_s: float) -> Transport:
 
     try:
         if address.through:
-            line = paramiko.ProxyCommand(address.through)
+            # a session of its own: Ctrl-C is for the command there, not for the way to it
+            line = paramiko.ProxyCommand(f"setsid sh -c {shlex.quote(address.through)}")
         else:
             line = socket.create_connection((address.host, address.port), limit_s)
         return paramiko.Transport(line)

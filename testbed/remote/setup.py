@@ -79,8 +79,9 @@ def _packages_from_here(connection: Connection, root: Path, progress: Progress) 
     progress.step("copying Python packages")
     listed = [project.Entry.of(here, path.name) for path in sorted(here.iterdir())]
     sent = transfer.send(connection, here, listed, _WHEELS, progress=progress)
-    # not compiled when installed: only what is imported is, when it first is
-    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": sent.folder, "PIP_COMPILE": "0"}
+    # the wheels are all that is needed; they are compiled when they are first imported
+    settings = {"NO_INDEX": "1", "FIND_LINKS": sent.folder, "NO_DEPS": "1", "COMPILE": "0"}
+    return {f"PIP_{name}": value for name, value in settings.items()}
 
 
 class _Said(Captured):

@@ -21,6 +21,7 @@ from testbed.remote.far.wire import ANSWER, DATA_END, Incoming, Outgoing, Wire, 
 STATE = ".remote"  # folder, in the project there, of what this program knows of it
 _SENT = "sent.json"
 _RETURNED = "returned.json"
+_FIRST = "run.json"  # of a run's files: it says whose the others are, if no more of them arrive
 READY = "ready"  # the stamp of what the machine has been set up for
 
 
@@ -136,7 +137,7 @@ def send_back(wire: Wire, order: dict[str, Any]) -> None:
 def _below(folder: Path, paths: list[str]) -> Iterator[Path]:
     for path in paths:
         for place, _folders, names in os.walk(folder / path):
-            for name in sorted(names):
+            for name in sorted(names, key=lambda name: (name != _FIRST, name)):
                 file = Path(place, name)
                 if file.is_file() and not file.is_symlink():
                     yield file

@@ -8,13 +8,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from testbed.errors import MachineError
+from testbed.errors import FeatureError, MachineError
 from testbed.remote.address import Address
 from testbed.remote.progress import Progress
 from testbed.remote.project import ROOT
 from testbed.remote.providers.base import RUNNING, STOPPED, Provider
 
 PROGRAM = "vagrant"
+_INSTALL = "apt-get install vagrant-libvirt"
 
 
 class Vagrant(Provider):
@@ -27,7 +28,7 @@ class Vagrant(Provider):
     def missing(cls) -> str:
         """Is the program there, and the Vagrantfile?"""
         if not shutil.which(PROGRAM):
-            return "vagrant is not installed; apt-get install vagrant-libvirt"
+            return f"vagrant is not installed; {_INSTALL}"
         there = (ROOT / "Vagrantfile").is_file()
         return "" if there else f"there is no Vagrantfile in {ROOT}; use a checkout of LiquidNet"
 
@@ -53,18 +54,21 @@ class Vagrant(Provider):
 
     def _vagrant(self, *words: str, progress: Progress | None = None) -> str:
         """Call it; what it said.  Lines are shown as they come where there is a `progress`."""
-        command = [PROGRAM, *words]
+        try:
+            child = subprocess.Popen(
+                [PROGRAM, *words],
+                cwd=ROOT,
+                env={**os.environ, "VAGRANT_CHECKPOINT_DISABLE": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+        except OSError as error:
+            raise FeatureError(f"vagrant: {error.strerror}", remedy=_INSTALL) from error
         said: list[str] = []
-        with subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, "VAGRANT_CHECKPOINT_DISABLE": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as child:
+        with child:
             assert child.stdout is not None
             for line in child.stdout:
                 said.append(line)
