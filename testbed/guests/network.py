@@ -22,7 +22,9 @@ mkfifo {_COMMANDS} {_DONE}
 {{ ip -batch {_COMMANDS} >{_SAID} 2>&1; echo $? >{_DONE}; }} &
 """
 _SET = f"""
-printf '%s\\n' {{commands}} >{_COMMANDS}
+say() {{{{ printf '%s\\n' {{commands}}; }}}}
+[ -p {_COMMANDS} ] || {{{{ say | ip -batch -; exit; }}}}
+say >{_COMMANDS}
 read -r status <{_DONE}
 rm {_COMMANDS} {_DONE}
 [ "$status" = 0 ] || {{{{ cat {_SAID}; exit "$status"; }}}}
@@ -74,7 +76,7 @@ async def prepare(vm: Vm) -> None:
 
 
 async def readdress(vm: Vm, network: GuestNetwork) -> None:
-    """Give a guest that was prepared its new network.
+    """Give a guest its new network, sooner where it was prepared.  It may be done again.
 
     Raises `ExperimentError` with what `ip` says when it refuses.
     """

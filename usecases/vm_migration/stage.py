@@ -23,7 +23,7 @@ from usecases.vm_migration.viewing import Report
 
 _PLAYER = "/run/player.pyz"
 # what gives a machine its new address comes first, also when QEMU has to translate all anew
-_YIELDING = f"import os, runpy; os.nice(5); runpy.run_path('{_PLAYER}', run_name='__main__')"
+_YIELDING = f"import os, runpy; os.nice(19); runpy.run_path('{_PLAYER}', run_name='__main__')"
 _PLAYING_LIMIT_S = 60.0
 
 
