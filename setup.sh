@@ -83,12 +83,14 @@ make_environment() {
 
 # virtme-ng and a kernel of Debian's, into ~/.cache/liquidnet; neither is installed.
 fetch_machine() {
-    [ -n "$(.venv/bin/python -c 'from testbed import guests, vm; print(vm.missing() + guests.missing("function") + guests.missing("micro"))')" ] ||
-        return 0
+    images="function micro xen"
+    lacks="import sys; from testbed import guests, vm; print(vm.missing(), *map(guests.missing, sys.argv[1:]), sep='')"
+    # shellcheck disable=SC2086
+    [ -n "$(.venv/bin/python -c "$lacks" $images)" ] || return 0
     say "fetching a kernel for a virtual machine, and packages for guests"
     as_root apt-get update -q >/dev/null || fail "apt-get update failed"
     .venv/bin/python -c 'from testbed import vm; vm.fetch()' || fail "see above"
-    for image in function micro; do
+    for image in $images; do
         .venv/bin/testbed image build $image || fail "see above"
     done
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 from testbed import guests, vm
 from testbed.errors import TestbedError
 from testbed.guests.qemu import accelerator
+from testbed.guests.xen import host as xen
 from testbed.kernel.namespaces import sysctl
 from testbed.links import Engines, LinkSpec, kernel_engine
 from testbed.network import ovs, vlan
@@ -57,7 +58,7 @@ _TOOLS = (
 
 def examine() -> list[Finding]:
     """Run every probe (about a second)."""
-    return [*_machine(), *_sandboxed(), *_for_mininet(), *_tools(), _vm(), _guests()]
+    return [*_machine(), *_sandboxed(), *_for_mininet(), *_tools(), _vm(), _guests(), _xen()]
 
 
 def _machine() -> Iterator[Finding]:
@@ -264,6 +265,19 @@ def _guests() -> Finding:
         detail or f"QEMU with {_accelerator()}, image {guests.find().describe()}",
         remedy,
         "functions in virtual machines, the baseline of clickos_migration",
+        required=False,
+    )
+
+
+def _xen() -> Finding:
+    detail, _semicolon, remedy = guests.missing("xen").partition("; ")
+    here = "this machine is no dom0" if xen.missing() else "this machine is a dom0"
+    return Finding(
+        "Xen",
+        not detail,
+        detail or f"a dom0 in a guest, image {guests.find('xen').describe()}; {here}",
+        remedy,
+        "guests on Xen",
         required=False,
     )
 

@@ -365,7 +365,7 @@ def test_what_a_back_end_cannot_do_is_one_clear_line() -> None:
         capabilities = frozenset({Capability.SAVE_RESTORE})
 
     Plain.require(Capability.SAVE_RESTORE)
-    with pytest.raises(FeatureError, match=r"^guests on plain boxes have no post-copy migration"):
+    with pytest.raises(FeatureError, match=r"^guests on plain boxes lack post-copy migration"):
         Plain.require(Capability.POST_COPY)
 
 

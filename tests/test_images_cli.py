@@ -143,8 +143,8 @@ def test_old_images_are_removed_when_asked(
 def test_mistakes_are_one_line(testbed: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building.shutil, "which", lambda program, path: None)
     for words, message in (
-        (("build", "huge"), "no image is called huge; one of function, micro, full"),
-        (("show", "huge"), "no image is called huge; one of function, micro, full"),
+        (("build", "huge"), "no image is called huge; one of function, micro, full, xen"),
+        (("show", "huge"), "no image is called huge; one of function, micro, full, xen"),
         (("build", "micro"), "image micro: depmod is not installed; apt-get install kmod"),
     ):
         said = testbed(*words)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import enum
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -41,6 +42,8 @@ class Vm(abc.ABC):
 
     backend: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
+    instead: ClassVar[Mapping[Capability, str]] = {}
+    """What to do where it has no such capability, if anything but to use another back end."""
     machine: Machine
     lines: Reports
 
@@ -53,9 +56,8 @@ class Vm(abc.ABC):
     def require(cls, capability: Capability) -> None:
         """Raise `FeatureError` where this back end cannot do something."""
         if capability not in cls.capabilities:
-            raise FeatureError(
-                f"guests on {cls.backend} have no {capability.value}", remedy="use another back end"
-            )
+            remedy = cls.instead.get(capability, "use another back end")
+            raise FeatureError(f"guests on {cls.backend} lack {capability.value}", remedy=remedy)
 
     @abc.abstractmethod
     async def ready(self, limit_s: float = BOOT_LIMIT_S) -> str:

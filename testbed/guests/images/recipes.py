@@ -130,6 +130,15 @@ _MODULES = (
 )
 _IN_NF_TABLES = ("nft_objref",)  # since Linux 6.2
 
+_ON_XEN = ("xen_netfront",)
+_XEN_PACKAGES = (
+    *("xen-utils-4.17", "xenstore-utils", "libxenmisc4.17", "libxencall1", "libxenevtchn1"),
+    *("libxenforeignmemory1", "libxengnttab1", "libxenstore4", "libxentoollog1", "libxenhypfs1"),
+    *("libxentoolcore1", "libxendevicemodel1", "libyajl2", "libext2fs2", "libcom-err2", "libuuid1"),
+    *("liblzma5", "libzstd1", "zlib1g", "libtinfo6", "libncurses6", "libgcc-s1"),
+)
+_XEN_PROGRAMS = ("xl", "xenstored", "xenconsoled", "xen-init-dom0", "libxl-save-helper")
+
 # The project starts switches of its own, and nothing is done behind a measurement's back.
 _CUSTOMIZE = """
 chroot "$1" useradd --create-home --shell /bin/bash --uid 1000 vagrant
@@ -169,7 +178,7 @@ RECIPES: dict[str, AnyRecipe] = {
         libraries=tuple(
             f"usr/lib/x86_64-linux-gnu/{name}" for name in ("libopenh264.so.7", "libyuv.so.0")
         ),
-        modules=(*_MODULES, "virtio_rng", "mptcp_diag", "tcp_diag"),
+        modules=(*_MODULES, *_ON_XEN, "virtio_rng", "mptcp_diag", "tcp_diag"),
         optional_modules=_IN_NF_TABLES,
         python=(
             *("__future__", "argparse", "array", "asyncio", "base64", "collections", "contextlib"),
@@ -205,5 +214,28 @@ RECIPES: dict[str, AnyRecipe] = {
             "sound",
         ),
         disk_gb=10,
+    ),
+    "xen": Recipe(
+        purpose="a Xen host: hypervisor, dom0 and xl",
+        least_mb=1024,  # 768 of them are the dom0's, which keeps saved states in memory
+        flavour="amd64",  # the cloud flavour cannot be a dom0
+        hypervisor="boot/xen-4.17-amd64.gz",
+        packages=(
+            *("xen-hypervisor-4.17-amd64", *_XEN_PACKAGES, "libc6", "busybox-static", "dash"),
+            *("iproute2", "libmnl0", "libelf1", "libbpf1", "libcap2", "libbsd0", "libmd0"),
+            *("netcat-openbsd", "lz4", "liblz4-1"),
+        ),
+        programs=(
+            *(*_SHELL, "bin/ip", "bin/nc.openbsd", "usr/bin/lz4"),
+            *("usr/bin/xenstore-read", "usr/bin/xenstore-write"),
+            *(f"usr/lib/xen-4.17/bin/{name}" for name in _XEN_PROGRAMS),
+        ),
+        libraries=("lib/x86_64-linux-gnu/libgcc_s.so.1",),  # for pthread_cancel
+        modules=(
+            *("virtio_pci", "virtio_console", "virtio_net", "bridge", "xenfs", "xen_privcmd"),
+            *("xen_evtchn", "xen_gntdev", "xen_netback"),
+        ),
+        init="init",
+        files=(("etc/start", "xen-start"), ("etc/xen/scripts/vif-liquidnet", "xen-vif")),
     ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from testbed.guests.images import Image
 from testbed.guests.machine import Machine
 
 QEMU = "qemu-system-x86_64"
@@ -16,6 +17,14 @@ _MACHINE = "q35"
 _KERNEL_OPTIONS = "console=ttyS0 quiet panic=-1 tsc=reliable init_on_free=1"
 _LEAST_KB = 8  # QEMU rounds memory up to a multiple of it
 _TRANSLATED_MB = 32  # at most, of code; QEMU's default grows to a gigabyte
+# A dom0 has what its domains' images and saved states take in its memory.  What protects domains
+# from each other costs translated ones much, and there is nobody to be protected from.
+_XEN_OPTIONS = (
+    "console=com1 com1=115200,8n1 dom0_mem=768M,max:768M dom0_max_vcpus=1 bootscrub=0 "
+    "spec-ctrl=no xpti=no pv-l1tf=no"
+)
+_DOM0_OPTIONS = "console=hvc0 quiet panic=-1 mitigations=off"
+_PORTS, _PORTS_OF_HOSTS = 4, 31  # hosts have one more for each domain
 _SERIAL_PORTS = ("agent", "reports")  # in the guest /dev/vport0p1 and so on, in this order
 
 
@@ -48,13 +57,12 @@ def command_line(machine: Machine, inherited: Descriptors, *, incoming: bool = F
         *(QEMU, "-name", machine.name, "-nodefaults", "-no-user-config", "-display", "none"),
         *("-machine", _MACHINE, "-cpu", _CPU, "-m", f"{_memory_kb(machine)}K", "-no-reboot"),
         *("-accel", _accelerator(machine)),
-        *("-kernel", str(machine.image.kernel), "-initrd", str(machine.image.initrd)),
-        *("-append", _KERNEL_OPTIONS),
+        *_boot(machine.image),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=monitor,fd={inherited.monitor}"),
         *("-mon", "chardev=monitor,mode=control"),
         *("-smp", str(machine.cpus)),
-        *_serial(inherited),
+        *_serial(inherited, _PORTS_OF_HOSTS if machine.image.hypervisor else _PORTS),
         *_display(machine.display),
         *_interfaces(machine.macs, inherited.taps),
     ]
@@ -78,8 +86,17 @@ def _accelerator(machine: Machine) -> str:
     return f"tcg,thread=single,tb-size={_TRANSLATED_MB}"
 
 
-def _serial(inherited: Descriptors) -> list[str]:
-    words = ["-device", "virtio-serial-pci,max_ports=4"]
+def _boot(image: Image) -> list[str]:
+    if image.hypervisor is None:
+        kernel, initrd, options = image.kernel, str(image.initrd), _KERNEL_OPTIONS
+    else:  # by the multiboot protocol, its modules the kernel with its options and the initrd
+        words = f"{image.kernel} {_DOM0_OPTIONS}".replace(",", ",,")
+        kernel, initrd, options = image.hypervisor, f"{words},{image.initrd}", _XEN_OPTIONS
+    return ["-kernel", str(kernel), "-initrd", initrd, "-append", options]
+
+
+def _serial(inherited: Descriptors, ports: int) -> list[str]:
+    words = ["-device", f"virtio-serial-pci,max_ports={ports}"]
     words += ["-chardev", f"socket,id=shell,fd={inherited.shell}"]
     words += ["-device", "virtconsole,chardev=shell,nr=0"]
     for number, name in enumerate(_SERIAL_PORTS, 1):
