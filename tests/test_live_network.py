@@ -222,6 +222,9 @@ def alive(pid: int) -> bool:
         (["--help"], ""),
         (["ftp://10.0.0.1/x"], "is not like http://10.0.0.2:8080/live.m3u8"),
         (["http://10.0.0.1:99999/x"], "is not like http://10.0.0.2:8080/live.m3u8"),
+        (["http://[::1/x"], "is not like http://10.0.0.2:8080/live.m3u8"),
+        (["http://a..b/x"], "a..b has no address"),
+        (["http://10.0.0.1/x", "--report", "/none/x"], "--report /none/x: No such file"),
         (["http://[::1]:80/x", "--behind", "0"], "'0' is not a positive number"),
     ],
 )

@@ -328,6 +328,9 @@ def test_other_answers_are_errors() -> None:
     assert session.wanted(0) == MASTER
     with pytest.raises(UnexpectedAnswer, match=r"/live\.m3u8: status 404"):
         session.arrived(0, 404, b"")
+    assert session.wanted(0) == MASTER
+    with pytest.raises(PlaylistError, match="is no playlist"):
+        session.arrived(0, 200, b"\xff\xd8 a picture")
 
 
 @settings(max_examples=25, deadline=None)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 
-from testbed.errors import FeatureError
+from testbed.errors import FeatureError, ParameterError
 from traffic.program import PeerVanished
 from traffic.web.http import Message, Parser, request
 
@@ -35,11 +36,21 @@ class Connection:
         self._unsent = b""
         self._socket = _make(host, mptcp)
         self._mptcp = mptcp
-        status = self._socket.connect_ex((host, port))
+        status = self._begin(port)
         if status not in (0, errno.EINPROGRESS):
             self.close()
-            raise PeerVanished(f"cannot connect to {self._where}: {_why(status)}")
+            raise PeerVanished(f"cannot connect to {self._where}: {os.strerror(status)}")
         self._connecting = status != 0
+
+    def _begin(self, port: int) -> int:
+        """Begin to connect; the error's number, 0 where it is connected already."""
+        try:
+            return self._socket.connect_ex((self._host, port))
+        except (socket.gaierror, UnicodeError) as error:  # unknown, or no name at all
+            self.close()
+            raise ParameterError(
+                f"{self._host} has no address", remedy="name the server by its address"
+            ) from error
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -84,7 +95,7 @@ class Connection:
         if self._connecting:
             status = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if status:
-                raise PeerVanished(f"cannot connect to {self._where}: {_why(status)}")
+                raise PeerVanished(f"cannot connect to {self._where}: {os.strerror(status)}")
             self._connecting = False
         try:
             self._unsent = self._unsent[self._socket.send(self._unsent) :] if self._unsent else b""
@@ -127,7 +138,3 @@ def _make(host: str, mptcp: bool) -> socket.socket:
         ) from error
     made.setblocking(False)
     return made
-
-
-def _why(number: int) -> str:
-    return errno.errorcode.get(number, str(number))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections import deque
 
+from testbed.errors import ParameterError
+
 _MOST_LINES = 5000
 
 
@@ -18,7 +20,12 @@ class Outlet:
     def __init__(self, path: str) -> None:
         self.lost = 0
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CREAT
-        self._fd = os.open(path, flags, 0o644)
+        try:
+            self._fd = os.open(path, flags, 0o644)
+        except OSError as error:
+            raise ParameterError(
+                f"--report {path}: {error.strerror}", remedy="name a file, or the port to the host"
+            ) from error
         self._waiting: deque[bytes] = deque()
 
     def write(self, text: str) -> int:

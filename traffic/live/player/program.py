@@ -270,8 +270,8 @@ def _url(text: str) -> tuple[str, int, str]:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port or 80
+        if parts.scheme == "http" and host and parts.path.strip("/"):
+            return host, port, parts.path
     except ValueError:
-        host, port = None, 0
-    if parts.scheme != "http" or not host or not parts.path.strip("/"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not like http://10.0.0.2:8080/live.m3u8")
-    return host, port, parts.path
+        pass  # brackets, or a port, that are none
+    raise argparse.ArgumentTypeError(f"{text!r} is not like http://10.0.0.2:8080/live.m3u8")

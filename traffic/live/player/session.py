@@ -129,9 +129,9 @@ class Session:
         elif status != 200:
             raise UnexpectedAnswer(f"{asked.path}: status {status}")
         elif asked.variant is None:
-            self._take_master(parse_master(body.decode(), asked.path))
+            self._take_master(parse_master(_text(body), asked.path))
         elif asked.segment is None:
-            self._take_playlist(now, asked.variant, parse_media(body.decode(), asked.path))
+            self._take_playlist(now, asked.variant, parse_media(_text(body), asked.path))
         else:
             self.throughput = len(body) * 8 / max(1e-6, now - self._asked_at)
             self._take_segment(now, asked.variant, asked.segment, body)
@@ -293,3 +293,7 @@ class Session:
         if due is None or not self._playout.playing:
             return math.inf
         return now + max(0.0, due - self.played_s(now))
+
+
+def _text(body: bytes) -> str:
+    return body.decode(errors="replace")  # what is no playlist is said by who reads it
