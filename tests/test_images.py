@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import os
+import shutil
 import stat
 import struct
 import subprocess
@@ -199,6 +200,17 @@ def test_the_disk_has_what_the_project_installs(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(recipes, "_SETUP", Path("/nonexistent/setup.sh"))
     with pytest.raises(FeatureError, match=r"setup.sh does not say .*; build it from a checkout"):
         full.installed  # noqa: B018
+
+
+def test_checkouts_in_different_places_share_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = recipe("full").hash
+    shutil.copytree(recipes.FULL, tmp_path / "full")
+    monkeypatch.setattr(recipes, "FULL", tmp_path / "full")
+    assert recipe("full").hash == here
+    next(path for path in (tmp_path / "full").rglob("*") if path.is_file()).write_text("other")
+    assert recipe("full").hash != here
 
 
 def test_files_are_added_to_the_root_without_times_and_owners(tmp_path: Path) -> None:

@@ -90,7 +90,8 @@ class DiskRecipe:
     @property
     def hash(self) -> str:
         """Of the recipe, without the packages' content."""
-        added = sorted((str(path), path.read_bytes()) for path in FULL.rglob("*") if path.is_file())
+        files = (path for path in FULL.rglob("*") if path.is_file())
+        added = sorted((str(path.relative_to(FULL)), path.read_bytes()) for path in files)
         parts = (self, self.boot.hash, self.installed, added)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
