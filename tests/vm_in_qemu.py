@@ -1,6 +1,6 @@
-"""`testbed vm` for real in QEMU: up, doctor, links on netem, the bundle back, nothing left.
+"""`testbed vm` for real in QEMU: up, doctor, a run's bundle back, down, nothing left.
 
-Not collected by pytest: translated, it takes some ten minutes (setting up most of them).  Run it
+Not collected by pytest: translated, it takes five to ten minutes (half of it setting up).  Run it
 by hand, with `testbed image build full` done:
 
     .venv/bin/python tests/vm_in_qemu.py
@@ -48,8 +48,6 @@ def main() -> None:
         assert len(ours()) == 1
         findings = json.loads(testbed("doctor", "run", "doctor", "--json"))
         assert next(each for each in findings if each["name"] == "netem")["ok"]
-        rows = json.loads(testbed("bench links", "run", "bench", "links", "--quick", "--json"))
-        assert rows
         case = ("tiny", "--path", "tests/run_cases", "--quick", "--results", f"results/{NAME}")
         testbed("a use case", "run", *case)
         (run,) = (ROOT / "results" / NAME / "tiny").iterdir()
