@@ -18,10 +18,12 @@ from testbed.guests.function import Port, VmFunction
 from testbed.guests.images import Image, build, find, missing
 from testbed.guests.machine import Machine
 from testbed.guests.migration import Migration, MigrationOptions, VmMigrationReport, migrate
+from testbed.guests.node import Guest
 from testbed.guests.qemu.vm import QemuVm
 
 __all__ = [
     "Capability",
+    "Guest",
     "Image",
     "Machine",
     "Migration",

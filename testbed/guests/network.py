@@ -33,40 +33,45 @@ rm {_COMMANDS} {_DONE}
 
 @dataclass(frozen=True, kw_only=True)
 class GuestNetwork:
-    """What a guest's interface `device` is to have: `address` ("10.0.2.2/24") and `gateway`.
+    """What a guest's interface `device` is to have: `addresses` ("10.0.2.2/24") and `gateways`.
 
-    `left` is the address that it comes with, where Multipath TCP connections have their first
-    subflow; "" for none.  With `mptcp` the new address is an endpoint for subflows.
+    `left` are the addresses that it comes with, where Multipath TCP connections have their first
+    subflow.  With `mptcp` each new address is an endpoint for subflows.
 
-    Raises `ParameterError` for a gateway outside the address's subnet.
+    Raises `ParameterError` for a gateway outside the addresses' subnets.
     """
 
     device: str
-    address: str
-    gateway: str
-    left: str = ""
+    addresses: tuple[str, ...]
+    gateways: tuple[str, ...]
+    left: tuple[str, ...] = ()
     mptcp: bool = True
 
     def __post_init__(self) -> None:
-        if ipaddress.ip_address(self.gateway) not in ipaddress.ip_interface(self.address).network:
-            raise ParameterError(
-                f"gateway {self.gateway} of {self.address}", remedy="one of the address's subnet"
-            )
+        for gateway in self.gateways:
+            if not any(ipaddress.ip_address(gateway) in own.network for own in self._interfaces()):
+                raise ParameterError(
+                    f"gateway {gateway} of {', '.join(self.addresses)}",
+                    remedy="one of an address's subnet",
+                )
+
+    def _interfaces(self) -> list[ipaddress.IPv4Interface | ipaddress.IPv6Interface]:
+        return [ipaddress.ip_interface(each) for each in self.addresses]
 
     def commands(self) -> list[str]:
         """For `ip -batch`; they may be repeated."""
-        address = ipaddress.ip_interface(self.address).ip
-        said = [
-            f"address flush dev {self.device}",
-            f"address add {self.address} dev {self.device}",
-            f"route replace default via {self.gateway} dev {self.device}",
-        ]
+        said = [f"address flush dev {self.device} scope global"]
+        said += [f"address add {each} dev {self.device}" for each in self.addresses]
+        for gateway in self.gateways:
+            everywhere = "::/0" if ":" in gateway else "0.0.0.0/0"
+            said.append(f"route replace {everywhere} via {gateway} dev {self.device}")
         if self.mptcp:
+            said.append("mptcp endpoint flush")
             said += [
-                "mptcp endpoint flush",
-                f"mptcp endpoint add {address} dev {self.device} subflow",
+                f"mptcp endpoint add {own.ip} dev {self.device} subflow"
+                for own in self._interfaces()
             ]
-            said += [f"mptcp endpoint delete id 0 {self.left}"] if self.left else []
+            said += [f"mptcp endpoint delete id 0 {each}" for each in self.left]
         return said
 
 

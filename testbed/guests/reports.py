@@ -4,6 +4,9 @@ In the guest it is /dev/reports, which any number of programs may write lines to
 bytes, so that they do not mix).  Nothing is lost when nobody reads here for a while: QEMU holds
 the guest back then.  A guest that is migrated goes on at the target's end of the port: what the
 source has passed on is read first, so a line may begin at one end and end at the other.
+
+Lines that begin with the byte 1 are not reports but what programs say that were started from here
+(`program`): a number, what it is, and the text.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 _AT_ONCE = 1 << 16
+_MARK = "\1"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,18 @@ class Reports:
         self._ends: list[socket.socket] = []  # the last one is where the guest is, or goes to
         self._begun = b""
         self._news = asyncio.Event()
+        self._hearing: dict[str, Callable[[str, str], None]] = {}
+
+    def hear(self, number: str, heard: Callable[[str, str], None]) -> None:
+        """Call `heard` with each thing that a program says, and its text.
+
+        When the machine is gone it is called with "end".
+        """
+        self._hearing[number] = heard
+
+    def unhear(self, number: str) -> None:
+        """The program has said all."""
+        self._hearing.pop(number, None)
 
     def attach(self, end: socket.socket) -> None:
         """Listen at one more end of the port: the guest's, or that of where it may go to."""
@@ -95,14 +111,27 @@ class Reports:
     def _take(self, data: bytes) -> None:
         now = time.monotonic()
         *whole, self._begun = (self._begun + data).split(b"\n")
-        self.received += [Line(now, line.decode(errors="replace")) for line in whole]
+        for line in whole:
+            text = line.decode(errors="replace")
+            if text.startswith(_MARK):
+                self._pass_on(text)
+            else:
+                self.received.append(Line(now, text))
         self._tell()
+
+    def _pass_on(self, marked: str) -> None:
+        number, what, text = marked[len(_MARK) :].split(" ", 2)
+        if number in self._hearing:
+            self._hearing[number](what, text)
 
     def _let_go(self, end: socket.socket) -> None:
         if end in self._ends:
             self._ends.remove(end)
             asyncio.get_running_loop().remove_reader(end)
             end.close()
+            if self.ended:
+                for heard in list(self._hearing.values()):
+                    heard("end", "")
             self._tell()
 
     def _tell(self) -> None:

@@ -1,6 +1,7 @@
 """TAPs: the end of a guest's cable that is in a node's namespace.
 
-A TAP lives as long as a descriptor on it is open, QEMU's or ours, and no longer.
+A TAP lives as long as a descriptor on it is open, QEMU's or ours, and no longer; a persistent one
+as long as its namespace, and it has no carrier while nobody holds it.
 Interface: Documentation/networking/tuntap.rst of the kernel.
 """
 
@@ -15,14 +16,17 @@ from testbed.errors import FeatureError, PrivilegeError, TopologyError
 from testbed.kernel import NetworkNamespace, RtNetlink, rtnetlink
 
 _TUN = "/dev/net/tun"
-_TUNSETIFF = 0x400454CA
+_TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 
 
 class Tap:
-    """A TAP called `name` in `namespace`, up once it has been configured."""
+    """A TAP called `name` in `namespace`, up once it has been configured.
 
-    def __init__(self, name: str, namespace: NetworkNamespace) -> None:
+    It is made, or taken hold of where there is a persistent one that nobody else holds.
+    """
+
+    def __init__(self, name: str, namespace: NetworkNamespace, *, persistent: bool = False) -> None:
         if not 0 < len(name.encode()) < 16:
             raise TopologyError(f"interface name {name!r}", remedy="1 to 15 characters")
         self.name = name
@@ -31,6 +35,8 @@ class Tap:
             try:
                 flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
                 fcntl.ioctl(self.fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+                if persistent:
+                    fcntl.ioctl(self.fd, _TUNSETPERSIST, 1)
             except OSError as error:
                 os.close(self.fd)
                 raise TopologyError(

@@ -15,7 +15,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -309,10 +309,14 @@ class RtNetlink:
             with self._lock:
                 self._send(messages[start : start + _BATCH])
 
-    def request(self, message: Message) -> None:
-        """Send one message."""
-        with self._lock:
-            self._send((message,))
+    def request(self, message: Message, *, harmless: Collection[int] = ()) -> None:
+        """Send one message; an error number that is `harmless` means there is nothing to do."""
+        try:
+            with self._lock:
+                self._send((message,))
+        except KernelError as error:
+            if error.errno not in harmless:
+                raise
 
     def _send(self, messages: Sequence[Message]) -> None:
         first = self._sequence + 1

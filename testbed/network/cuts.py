@@ -129,7 +129,7 @@ class Cuts:
         with namespace:
             netlink = RtNetlink()
         try:
-            _unless(errno.EEXIST, netlink, tc.clsact(index))
+            netlink.request(tc.clsact(index), harmless=(errno.EEXIST,))
             netlink.request(filtering)
         except KernelError as error:
             raise ExperimentError(
@@ -158,7 +158,7 @@ class Cuts:
             netlink = RtNetlink()
         try:
             removal = tc.delete_filter(place.index, hook=place.hook, priority=place.priority)
-            _unless(errno.ENODEV, netlink, removal)
+            netlink.request(removal, harmless=(errno.ENODEV,))
         finally:
             netlink.close()
 
@@ -185,12 +185,3 @@ class Cuts:
             set_state([index], up=True)
         self._sinks[inode] = index
         return index
-
-
-def _unless(harmless: int, netlink: RtNetlink, message: rtnetlink.Message) -> None:
-    """Send a message; an error of that number means that there is nothing to do."""
-    try:
-        netlink.request(message)
-    except KernelError as error:
-        if error.errno != harmless:
-            raise

@@ -15,6 +15,8 @@ import struct
 import time
 from typing import Any, NamedTuple
 
+from testbed.errors import ExperimentError
+
 _HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence
 _numbers = itertools.count(os.getpid())
 
@@ -46,6 +48,11 @@ class Echo:
         self._number = next(_numbers) & 0xFFFF
         self._target = target
         self._sent: dict[int, float] = {}
+        if node.stack_elsewhere:
+            raise ExperimentError(
+                f"{node.name} is a machine of its own, and sends no echoes of ours",
+                remedy="run ping in it",
+            )
         with node.netns:
             if self.version == 4:
                 self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
@@ -149,8 +156,11 @@ async def round_trip(
 ) -> tuple[float | None, str]:
     """Round-trip time in seconds of the first echo that is answered, or None and why.
 
-    At most `tries` echoes are sent, the next when `wait_s` went by without an answer.
+    At most `tries` echoes are sent, the next when `wait_s` went by without an answer.  A node
+    that is a machine of its own sends them itself.
     """
+    if node.stack_elsewhere:
+        return await node.round_trip(target, source=source, tries=tries, wait_s=wait_s)  # type: ignore[no-any-return]
     why = f"no answer to {tries} echoes"
     try:
         with Echo(node, target, source=source) as echo:

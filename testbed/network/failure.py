@@ -59,11 +59,15 @@ class Fallible(LazyShell):
     def freeze(self) -> None:
         """Hang: programs stand still and nothing gets in or out, while the carrier stays."""
         self._require_running("frozen")
-        cuts = [cut for i in self.intfList() for cut in (Cut(i), Cut(i, received=True))]
-        self._network.cuts.add(self, [cut for cut in cuts if cut.interface.name != "lo"])
-        self._stopped = _stop_all(self.netns.inode)
+        cuts = [cut for i in self.wired for cut in (Cut(i), Cut(i, received=True))]
+        self._network.cuts.add(self, cuts)
+        self._stopped = self.stand_still()
         self.failed = FROZEN
         self._tell("node freeze", "frozen")
+
+    def stand_still(self) -> list[int]:
+        """Stop all programs; the processes that were stopped."""
+        return _stop_all(self.netns.inode)
 
     def thaw(self) -> None:
         """Go on as if nothing had happened."""
@@ -88,7 +92,7 @@ class Fallible(LazyShell):
         if self.failed == KILLED:
             raise ExperimentError(f"{self.name} is killed already", remedy="restart it first")
         self._own_namespace("killed")
-        wired = [intf for intf in self.intfList() if intf.name != "lo"]
+        wired = self.wired
         self.netlink.batch([rtnetlink.set_link(intf.index, up=False) for intf in wired])
         self._network.cuts.lost(self)
         self._network.cuts.remove(self)
@@ -148,7 +152,7 @@ class Fallible(LazyShell):
             old.close()
 
     def _configure_again(self) -> None:
-        wired = [intf for intf in self.intfList() if intf.name != "lo"]
+        wired = self.wired
         addresses = [(intf, *intf.addresses) for intf in wired]
         for intf, ip, ip6 in addresses:
             intf.forget()
@@ -162,6 +166,11 @@ class Fallible(LazyShell):
         if self._planned is not None:
             self.apply_routes(self._planned)
         self.netlink.batch(list(self.remembered))
+
+    @property
+    def wired(self) -> list[Any]:
+        """Its interfaces, loopback apart."""
+        return [intf for intf in self.intfList() if intf.name != "lo"]
 
     # -- what it needs ------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from testbed.errors import TestbedError, TopologyError
+from testbed.errors import TestbedError, TopologyError, UserError
 from testbed.network.where import Place, prefix
 
 _AT_MOST = 12  # lines of one error
@@ -41,7 +41,7 @@ def found_by(place: Place | None) -> Iterator[list[Problem]]:
     found: list[Problem] = []
     try:
         yield found
-    except TopologyError as error:
+    except UserError as error:
         found.append(Problem.of(error, place))
 
 

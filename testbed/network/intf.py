@@ -60,7 +60,8 @@ class Intf(MininetIntf):
         """
         if self.name == "lo":
             return {}
-        self._up = self._up or self.index in getattr(self.link, "born_up", ())
+        born_up = getattr(self.link, "born_up", ())
+        self._up = self._up or (bool(born_up) and self.index in born_up)
         results: dict[str, Any] = MininetIntf.config(self, mac=mac, ip=ip, ifconfig=ifconfig, up=up)
         self.setParam(results, "setIP6", ip6=ip6)
         if self.link is not None:

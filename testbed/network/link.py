@@ -57,6 +57,9 @@ class Link(LiveLink, MininetLink):
         self.specs: tuple[LinkSpec, LinkSpec] | None
         self.wire: Wire | None = None
         self._early: list[tuple[Intf, dict[str, Any]]] = []
+        for number, node in enumerate(self._nodes, 1):
+            if node.intf_class is not None:
+                params.setdefault(f"cls{number}", node.intf_class)
         self.specs, params = take_specs(params)
         super().__init__(node1, node2, **params)
         if self.specs is not None:

@@ -47,6 +47,11 @@ class Passage(NamedTuple):
 
 
 def _socket(node: Any, family: int, kind: int, address: str) -> socket.socket:
+    if node.stack_elsewhere:
+        raise ExperimentError(
+            f"{node.name} is a machine of its own, and its sockets are not ours",
+            remedy="run a program in it",
+        )
     with node.netns:
         made = socket.socket(family, kind)
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -73,6 +73,8 @@ class Network(LiveNetwork, WaitingNetwork, Operations):
     link_local  do hosts give themselves IPv6 link-local addresses?  Yes, unless there are more
                 than 1023 without a router between, whose multicast would be copied to all
 
+    `log_path`, where it is set, says in which file a node that keeps a log does so.
+
     `with Network(topo) as net:` starts it and stops it.  Raises `PrivilegeError` outside a
     sandbox and `TopologyError` for a topology that cannot be built.
     """
@@ -112,6 +114,7 @@ class Network(LiveNetwork, WaitingNetwork, Operations):
             host=host, switch=switch, link=link, ip_base=options.get("ipBase", "10.0.0.0/8")
         )
         self._openvswitch: OpenVSwitch | None = None
+        self.log_path: Callable[[str], Path] | None = None
         self.stopped = False
         sysctl("net/ipv6/conf/default/disable_ipv6", 1)  # switches and their ports stay silent
         for program in ("arptables", "iptables", "ip6tables"):  # a switch is not a firewall
@@ -137,7 +140,7 @@ class Network(LiveNetwork, WaitingNetwork, Operations):
     def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:
         """As in Mininet; a host of a routed network gets its addresses by plan."""
         with at(caller):
-            check_node(self, name, params)
+            check_node(self, name, cls, params)
             given = dict(params)
             if self._routed:
                 params.setdefault("ip", None)
@@ -161,7 +164,7 @@ class Network(LiveNetwork, WaitingNetwork, Operations):
     def addSwitch(self, name: str, cls: Any = None, **params: Any) -> Any:
         """As in Mininet."""
         with at(caller):
-            check_node(self, name, params)
+            check_node(self, name, cls, params)
             node = super().addSwitch(name, cls=adapt(cls) if cls else None, **params)
         self._own(node, params)
         return node
@@ -210,15 +213,18 @@ class Network(LiveNetwork, WaitingNetwork, Operations):
         """Configure the hosts; in a routed network plan what was not given by hand."""
         if self.topo is None:
             refuse_bad_sketch(of_network(self))
+        for host in self.hosts:
+            host.settle_in()
         super().configHosts()
         if self._routed:
             self._apply_plan()
 
     def segments(self) -> list[Segment]:
         """Sets of interfaces that reach each other without a router."""
-        return segments(
+        linked = segments(
             (_port(link.intf1), _port(link.intf2)) for link in self.links if link.intf1 is not None
         )
+        return [*linked, *((_port(stub),) for host in self.hosts for stub in host.stubs)]
 
     def _apply_plan(self) -> None:
         parts = self.segments()
@@ -260,6 +266,8 @@ class Network(LiveNetwork, WaitingNetwork, Operations):
         if may_overflow_neighbours(self.segments()):
             self._neighbours = NeighbourKeeper(host.netns for host in self.hosts)
         self.settle()
+        for host in self.hosts:
+            host.switch_on()
         for host in self.hosts:
             host.start_programs()
 

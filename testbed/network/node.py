@@ -7,7 +7,7 @@ How its programs run is in `shell`, which addresses and routes it gets by itself
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mininet.node import Host as MininetHost
@@ -37,9 +37,35 @@ class Node(Fallible):
     `Network` it belongs to (None for a node made by hand).
     """
 
+    intf_class: type[Intf] | None = None
+    """Of what class its interfaces are, where it must be one of its own."""
+    stack_elsewhere = False
+    """Is its protocol stack another kernel's, so that sockets in its namespace are not its own?"""
+
     @classmethod
     def setup(cls) -> None:
         """Needs no helper programs."""
+
+    @classmethod
+    def check(cls, name: str, params: Mapping[str, Any]) -> None:
+        """Raise `UserError` for parameters that no node of this class can have."""
+
+    @classmethod
+    def carriers(cls, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names of nodes that a node with these parameters reaches without a link: it is on one."""
+        return ()
+
+    @property
+    def stubs(self) -> list[Intf]:
+        """Interfaces that no link of the network leads to, each with a subnet of its own."""
+        found: list[Intf] = self.__dict__.setdefault("_stubs", [])
+        return found
+
+    def settle_in(self) -> None:
+        """All nodes and links of the network are there, and nothing is configured yet."""
+
+    def switch_on(self) -> None:
+        """The network carries packets: begin what takes time; `start_programs` waits for it."""
 
     def startShell(self, mnopts: str | None = None) -> None:
         """Called by Mininet's constructor; both namespace and shell come when needed."""

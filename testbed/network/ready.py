@@ -162,7 +162,8 @@ def _carries(link: Any) -> bool:
     if not all(state.up for _intf, state in ends):
         return True  # it was taken down, and is left alone
     return all(
-        state.operstate == _OPERSTATE_UP and (not intf.ip6 or _hears_neighbours(intf))
+        state.operstate == _OPERSTATE_UP
+        and (not intf.ip6 or intf.node.stack_elsewhere or _hears_neighbours(intf))
         for intf, state in ends
     )
 

@@ -20,6 +20,7 @@ from testbed.kernel.rtnetlink import Interface
 from testbed.network.adapt import adapt
 from testbed.network.link import Link, TCLink
 from testbed.network.node import Host, Router
+from testbed.network.node import Node as OurNode
 from testbed.network.ovs import OVSSwitch
 from testbed.network.sets import Sets
 from testbed.network.switch import Bridge, Switch
@@ -148,6 +149,11 @@ class Node:
     def configures_itself(self) -> bool:
         """May it have addresses and routes that are not among its parameters?"""
         return self.cls is None or self._of_the_user("config")
+
+    @functools.cached_property
+    def carriers(self) -> tuple[str, ...]:
+        """Names of nodes that it is on, or may come to be on."""
+        return self.cls.carriers(self.params) if self._is(OurNode) else ()  # type: ignore[union-attr]
 
     @property
     def shares_namespace(self) -> bool:

@@ -23,6 +23,7 @@ from testbed.network import rules
 from testbed.network.expectation import stated
 from testbed.network.findings import Problem, found_by, in_order, refusal
 from testbed.network.link import take_specs
+from testbed.network.node import Node as OurNode
 from testbed.network.sets import Sets
 from testbed.network.sketch import Drawn, End, Node, Settings, Sketch, of_topo
 from testbed.network.validate_addresses import address_problems
@@ -96,9 +97,15 @@ def _names(sketch: Sketch) -> Iterator[Problem]:
             continue
         with found_by(node.place) as found:
             rules.node_name(node.name)
+            if node.cls is not None and issubclass(node.cls, OurNode):
+                node.cls.check(node.name, node.params)
             if node.is_interface:
                 rules.interface_name(node.name, node=node.name)
         yield from found
+        for carrier in node.carriers:
+            if carrier not in known:
+                error = unknown_node(carrier, known, what=f"{node.name} is to run on")
+                yield Problem(error.message, error.remedy, node.place)
 
 
 def _interfaces(sketch: Sketch) -> Iterator[Problem]:
@@ -232,6 +239,7 @@ def lonely(sketch: Sketch) -> Iterator[Problem]:
         if len({end.node.name for end in part}) > 1
         for end in part
     }
+    joined |= {n.name for n in sketch.nodes.values() if n.carriers}
     alone = [n for n in sketch.nodes.values() if not n.switch and n.name not in joined]
     if alone:
         more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.errors import TopologyError
 from testbed.network import rules
+from testbed.network.node import Node
 from testbed.network.switch import Bridge
 from testbed.network.validate import loop, too_many_ports
 from testbed.network.where import unknown_node
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from testbed.network.net import Network
 
 
-def check_node(net: Network, name: Any, params: Mapping[str, Any]) -> None:
-    """Raise `TopologyError` where `net` cannot have one more node like this."""
+def check_node(net: Network, name: Any, cls: Any, params: Mapping[str, Any]) -> None:
+    """Raise `UserError` where `net` cannot have one more node like this, of class `cls`."""
     rules.node_name(name)
+    if isinstance(cls, type) and issubclass(cls, Node):
+        cls.check(name, params)
     if name in net.nameToNode:
         raise TopologyError(f"there are two nodes named {name!r}", remedy="rename one of them")
     for key, version in (("ip", 4), ("ip6", 6)):

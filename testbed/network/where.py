@@ -113,12 +113,14 @@ def _watch_links(original: Any) -> Any:
     return addLink
 
 
-def unknown_node(name: object, known: Iterable[object]) -> TopologyError:
-    """The error for a link to a node that was never added."""
+def unknown_node(
+    name: object, known: Iterable[object], *, what: str = "a link to"
+) -> TopologyError:
+    """The error for a link to (or what else names) a node that was never added."""
     near = get_close_matches(str(name), [str(each) for each in known], 1)
     return TopologyError(
-        f"a link to {name!r}, and there is no such node",
-        remedy=f"do you mean {near[0]!r}?" if near else "add the node before its links",
+        f"{what} {name!r}, and there is no such node",
+        remedy=f"do you mean {near[0]!r}?" if near else "add that node",
     )
 
 

@@ -22,6 +22,7 @@ PROBES = 15
 MAX_LINKS = 64
 _FRAME_BYTES = 60
 _TYPE = 0x88B5
+_EVERYTHING = 3  # ETH_P_ALL
 _DESTINATION = bytes.fromhex("0180c200000e")
 _SPACING_S = 0.005
 _GRACE_S = 0.25  # for probes to arrive beyond the longest delay configured
@@ -120,7 +121,8 @@ def _open(link: Any, number: int) -> list[_Direction]:
 def _socket(intf: Any) -> socket.socket:
     with intf.node.netns:
         end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # hears nothing until bound
-        end.bind((intf.name, _TYPE))
+        # what is handed on to another kernel is seen by those who look at everything
+        end.bind((intf.name, _EVERYTHING if intf.node.stack_elsewhere else _TYPE))
     end.setblocking(False)
     return end
 
@@ -160,6 +162,8 @@ def _receive(
             direction = by_receiver[key.fd]
             frame = direction.receiver.recv(2048)
             arrived = time.monotonic()
+            if frame[12:14] != _TYPE.to_bytes(2, "big"):
+                continue
             number, sent = _STAMP.unpack_from(frame, 14)
             if number == direction.number:
                 direction.seen.append(arrived - sent)

@@ -85,9 +85,9 @@ class Stage:
             vm,
             GuestNetwork(
                 device=DEVICE,
-                address=here.address,
-                gateway=here.gateway,
-                left=there.ip if self.mptcp else "",
+                addresses=(here.address,),
+                gateways=(here.gateway,),
+                left=(there.ip,),
                 mptcp=self.mptcp,
             ),
         )
