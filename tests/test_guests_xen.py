@@ -29,7 +29,9 @@ MACS = ("00:16:3e:00:00:01", "00:16:3e:00:00:02")
 def configured(**hardware: object) -> dict[str, str]:
     machine = Machine(IMAGE, **{"name": "box", "memory_mb": 128, **hardware})  # type: ignore[arg-type]
     bridges = ["left", "right"][: len(machine.macs)]
-    told = configuration(machine, kernel="/k", initrd="/i", bridges=bridges, script="vif-x")
+    told = configuration(
+        machine, uuid="u-u", kernel="/k", initrd="/i", bridges=bridges, script="vif-x"
+    )
     return dict(line.split(" = ", 1) for line in told.splitlines())
 
 
@@ -38,7 +40,7 @@ def configured(**hardware: object) -> dict[str, str]:
 
 def test_a_machine_is_told_to_xl() -> None:
     told = configured(macs=MACS, cpus=2, cpu_limit=0.25)
-    assert told["type"] == '"pv"'
+    assert (told["type"], told["uuid"]) == ('"pv"', '"u-u"')
     assert (told["kernel"], told["ramdisk"]) == ('"/k"', '"/i"')
     assert (told["memory"], told["maxmem"], told["vcpus"], told["cap"]) == ("128", "128", "2", "25")
     assert told["vif"] == (
@@ -51,7 +53,6 @@ def test_a_domain_that_crashed_is_kept_and_none_boots_again() -> None:
     told = configured()
     assert (told["on_crash"], told["on_reboot"]) == ('"preserve"', '"destroy"')
     assert (told["cap"], told["vif"]) == ("0", "[]")
-    assert told["uuid"] != configured()["uuid"]
 
 
 @pytest.mark.parametrize("name", ["", "a b", 'a"', "a/b", "x" * 65])
@@ -63,7 +64,9 @@ def test_names_that_xl_does_not_take(name: str) -> None:
 def test_each_interface_has_a_bridge() -> None:
     machine = Machine(IMAGE, 128, MACS, name="box")
     with pytest.raises(TopologyError, match="2 interfaces, 1 bridges"):
-        configuration(machine, kernel="/k", initrd="/i", bridges=["left"], script="vif-x")
+        configuration(
+            machine, uuid="u-u", kernel="/k", initrd="/i", bridges=["left"], script="vif-x"
+        )
 
 
 def test_limits_are_percent_of_a_processor() -> None:
@@ -276,6 +279,28 @@ def test_what_xl_refuses_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
             await host.run("echo no; exit 2")
         with pytest.raises(ExperimentError, match=r"this machine is not done after 0 s \(sleep 9"):
             await host.run("sleep 9", limit_s=0.2)
+
+    with pytest.MonkeyPatch.context() as patch:
+        in_dom0(tmp_path, patch, use)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("state", "then"), [("slow", []), ("stuck", ["destroy 7"])])
+def test_who_gives_up_while_xl_is_at_work_leaves_nothing(
+    tmp_path: Path, state: str, then: list[str]
+) -> None:
+    (tmp_path / state).touch()
+
+    async def use(host: LocalHost) -> None:
+        starting = asyncio.create_task(XenVm.start(BOX, host, ["left"]))
+        await host.run(f"until [ -e {tmp_path}/{state}.at ]; do sleep 0.01; done")
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert orders(tmp_path) == ["create", *then]
+        assert list(Path("/run").glob("liquidnet-xen*")) == []
+        ended = f"while kill -0 $(cat {tmp_path}/{state}.at) 2>/dev/null; do sleep 0.01; done"
+        await host.run(ended)
 
     with pytest.MonkeyPatch.context() as patch:
         in_dom0(tmp_path, patch, use)

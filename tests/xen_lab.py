@@ -30,17 +30,24 @@ create | restore)
         echo "Can't open restore file: No such file" >&2
         exit 1
     fi
+    [ ! -e "$here/slow" ] || {{ echo $$ >"$here/slow.at"; sleep 600; }}
     echo 7 >"$here/number"
+    [ ! -e "$here/stuck" ] || {{ echo $$ >"$here/stuck.at"; sleep 600; }}
     {sys.executable} {__file__} "$here" "$name" "$1" </dev/null >/dev/null 2>&1 &
     until [ -e "$here/tty" ]; do sleep 0.01; done ;;
 domid | domname)
     cat "$here/number" ;;
+vm-list)
+    echo "UUID                                  ID    name"
+    uuid=$(sed -n 's/^uuid = "\\(.*\\)"/\\1/p' "$here/configuration")
+    [ ! -e "$here/number" ] || echo "$uuid  7    box" ;;
 list)
     [ -e "$here/number" ] || exit 1
     printf 'Name ID Mem VCPUs State Time(s)\\n%-20s 7 128 2 -b---- 12.5\\n' box ;;
 sched-credit2 | save | destroy)
     echo "$*" >>"$here/orders"
-    [ "$1" = sched-credit2 ] || {{ rm "$here/number" "$here/tty"; kill "$(cat "$here/pid")"; }}
+    [ "$1" = sched-credit2 ] || rm -f "$here/number" "$here/tty"
+    [ "$1" = sched-credit2 ] || [ ! -e "$here/pid" ] || kill "$(cat "$here/pid")"
     [ "$1" != save ] || echo state >"$3" ;;
 esac
 """

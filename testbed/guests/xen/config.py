@@ -6,7 +6,6 @@ Format: xl.cfg(5) and xl-network-configuration(5) of Xen 4.17.
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Sequence
 
 from testbed.errors import ParameterError, TopologyError
@@ -19,13 +18,13 @@ _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 
 
 def configuration(
-    machine: Machine, *, kernel: str, initrd: str, bridges: Sequence[str], script: str
+    machine: Machine, *, uuid: str, kernel: str, initrd: str, bridges: Sequence[str], script: str
 ) -> str:
     """The configuration of a paravirtualized domain.
 
-    `kernel` and `initrd` are files of the Xen host; `bridges` has one bridge of the Xen host for
-    each of the machine's interfaces, to which `script` of the host joins it.  A domain that has
-    crashed stays until it is destroyed.
+    `uuid` tells it from all others; `kernel` and `initrd` are files of the Xen host; `bridges` has
+    one bridge of the Xen host for each of the machine's interfaces, to which `script` of the host
+    joins it.  A domain that has crashed stays until it is destroyed.
 
     Raises `TopologyError` for what no domain can be, `ParameterError` for what Xen cannot limit.
     """
@@ -36,7 +35,7 @@ def configuration(
     settings = {
         "type": "pv",
         "name": machine.name,
-        "uuid": str(uuid.uuid4()),  # else xl makes one, for which a young dom0 lacks random bytes
+        "uuid": uuid,  # else xl makes one, for which a young dom0 lacks random bytes
         "kernel": kernel,
         "ramdisk": initrd,
         "cmdline": _KERNEL_OPTIONS,

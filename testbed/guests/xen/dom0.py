@@ -31,7 +31,7 @@ _LIMIT_S = 120.0
 _PORT = """
 until port=$(grep -lx {name} /sys/class/virtio-ports/*/name); do sleep 0.05; done
 port=/dev/$(basename "$(dirname "$port")")
-setsid sh -c {script} sh {arguments} 0<>"$port" 1>&0 2>/dev/null &
+{{ setsid sh -c {script} sh {arguments} <&5 >&5 2>/dev/null 5>&- & }} 5<>"$port"
 """
 
 
@@ -129,12 +129,20 @@ class GuestHost(XenHost):
                 "device_add",
                 {"driver": "virtserialport", "id": f"port-{name}", "chardev": name, "name": name},
             )
-            words = " ".join(shlex.quote(word) for word in arguments)
-            await self.run(_PORT.format(name=name, script=shlex.quote(script), arguments=words))
         except BaseException:
             ours.close()
             raise
-        return _Port(ours, monitor, name)
+        port = _Port(ours, monitor, name)
+        words = " ".join(shlex.quote(word) for word in arguments)
+        told = _PORT.format(name=name, script=shlex.quote(script), arguments=words)
+        starting = asyncio.create_task(self.run(told))
+        try:
+            await asyncio.shield(starting)
+        except BaseException:
+            await asyncio.gather(starting, return_exceptions=True)  # it looks for the port
+            await port.close()
+            raise
+        return port
 
     async def close(self) -> None:
         """End the host, and all its domains."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +23,11 @@ _DOMAIN = (Path(__file__).parents[1] / "files" / "xen-domain").read_text()
 # Debian builds Xen without shadow paging, by which it would follow what a running domain writes.
 _INSTEAD = "save it, copy what was saved, restore it there"
 _FAILED = "THIS FAILED"
+# A domain is known by its UUID: while xl is at work, what has its name may be somebody else's.
+_END = """\
+[ ! -e {folder}/pid ] || kill -s KILL -- -$(cat {folder}/pid)
+domain=$(xl vm-list | sed -n 's/^{uuid} *\\([0-9]*\\) .*/\\1/p')
+[ -z "$domain" ] || xl destroy $domain && rm -rf {folder}"""
 _LIMIT_S = 180.0  # of one xl, on a loaded machine that translates
 
 
@@ -49,11 +55,12 @@ class XenVm(Vm):
         self.lines = Reports()
         self.agent: Agent
         self._log = log
-        self._folder = ""  # on the host, for what is between it and us
+        self._uuid = str(uuid.uuid4())
+        self._folder = f"/run/liquidnet-xen.{self._uuid}"  # on the host, between it and us
         self._stream: Stream
         self._line: Line
         self._carrying: asyncio.Task[None] | None = None
-        self._domain: str | None = None  # its number, or its name; None when there is none
+        self._domain: str | None = None  # its number, while there is one
         self._ending = False  # on purpose
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -75,11 +82,7 @@ class XenVm(Vm):
         vm = cls(machine, host, log)
         kernel = await host.provide(machine.image.kernel)
         initrd = await host.provide(machine.image.initrd)
-        await vm._make(
-            configuration(
-                machine, kernel=kernel, initrd=initrd, bridges=bridges, script=host.vif_script
-            )
-        )
+        await vm._make(bridges, kernel=kernel, initrd=initrd)
         return vm
 
     @classmethod
@@ -98,19 +101,35 @@ class XenVm(Vm):
         where xl does not take it.
         """
         vm = cls(machine, host, log)
-        told = configuration(machine, kernel="", initrd="", bridges=bridges, script=host.vif_script)
-        await vm._make(told, state=path)
+        await vm._make(bridges, state=path)
         return vm
 
-    async def _make(self, told: str, state: Path | None = None) -> None:
+    async def _make(
+        self,
+        bridges: Sequence[str],
+        *,
+        kernel: str = "",
+        initrd: str = "",
+        state: Path | None = None,
+    ) -> None:
         """Have xl make the domain, and get hold of its console; nothing is left if it fails."""
-        self._folder = (await self.host.run("mktemp -d /run/liquidnet-xen.XXXXXX")).strip()
-        await self.host.put(f"{self._folder}/configuration", told.encode())
+        told = configuration(
+            self.machine,
+            uuid=self._uuid,
+            kernel=kernel,
+            initrd=initrd,
+            bridges=bridges,
+            script=self.host.vif_script,
+        )
         words = ["restore" if state else "create", f"{self._folder}/configuration"]
         words += [str(state)] if state else []
-        self._stream = await self.host.stream(_DOMAIN, self.name, self._folder, *words)
+        try:
+            await self.host.put(words[1], told.encode())
+            self._stream = await self.host.stream(_DOMAIN, self.name, self._folder, *words)
+        except BaseException:
+            await self._destroy()
+            raise
         self._line = Line(self._stream.end, self._log)
-        self._domain = self.name
         try:
             async with asyncio.timeout(_LIMIT_S):
                 self._domain = await self._line.up()
@@ -216,12 +235,13 @@ class XenVm(Vm):
     def _trouble(self, said: str) -> ExperimentError:
         return ExperimentError(f"guest {self.name} on {self.host.name}: {xl.trouble(said)}")
 
-    async def _end(self) -> None:
-        """Destroy the domain if there is one, and take away what was made for it."""
+    async def _destroy(self) -> None:
+        """Leave neither a domain nor what was made for it on the host."""
         if self.host.alive:
-            domain, clean = self._domain, f"rm -rf {self._folder}"
-            destroy = f"{{ ! xl list {domain} >/dev/null 2>&1 || xl destroy {domain}; }} && "
-            await self._order(clean if domain is None else destroy + clean)
+            await self._order(_END.format(folder=self._folder, uuid=self._uuid))
+
+    async def _end(self) -> None:
+        await self._destroy()
         self._line.hang_up()
         if self._carrying is not None:
             await self._carrying
